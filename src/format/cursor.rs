@@ -1,0 +1,196 @@
+//! A bounds-checked big-endian reader over bytes that nobody has checked yet, and the writers of variable-length integers.
+//!
+//! Every read names what it reads, so that an error carries the field and its position. Nothing here panics on any input.
+
+use super::error::FormatError;
+use crate::types::Position;
+
+/// Reads integers and slices from the front of `bytes`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Bytes read so far.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) const fn position(&self) -> Position {
+        Position::new(self.at as u64)
+    }
+
+    pub(crate) const fn remaining(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    /// The next `count` bytes.
+    pub(crate) fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
+        let end = self.at.checked_add(count);
+        match end.and_then(|end| self.bytes.get(self.at..end)) {
+            Some(slice) => {
+                self.at += count;
+                Ok(slice)
+            }
+            None => Err(FormatError::Incomplete {
+                what,
+                position: self.position(),
+                needed: count as u64,
+                available: self.remaining() as u64,
+            }),
+        }
+    }
+
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FormatError> {
+        let slice = self.take(N, what)?;
+        let mut array = [0; N];
+        array.copy_from_slice(slice);
+        Ok(array)
+    }
+
+    pub(crate) fn read_i8(&mut self, what: &'static str) -> Result<i8, FormatError> {
+        self.array(what).map(i8::from_be_bytes)
+    }
+
+    pub(crate) fn read_i16(&mut self, what: &'static str) -> Result<i16, FormatError> {
+        self.array(what).map(i16::from_be_bytes)
+    }
+
+    pub(crate) fn read_i32(&mut self, what: &'static str) -> Result<i32, FormatError> {
+        self.array(what).map(i32::from_be_bytes)
+    }
+
+    pub(crate) fn read_u32(&mut self, what: &'static str) -> Result<u32, FormatError> {
+        self.array(what).map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn read_i64(&mut self, what: &'static str) -> Result<i64, FormatError> {
+        self.array(what).map(i64::from_be_bytes)
+    }
+
+    /// A zig-zag varint of at most 5 bytes; surplus high bits of the fifth are dropped, as Kafka does.
+    #[inline]
+    pub(crate) fn read_varint(&mut self, what: &'static str) -> Result<i32, FormatError> {
+        let raw = self.read_groups(5, what)?;
+        #[expect(clippy::cast_possible_truncation, reason = "Kafka drops what does not fit in 32 bits")]
+        let raw = raw as u32;
+        Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
+    }
+
+    /// A zig-zag varlong of at most 10 bytes.
+    #[inline]
+    pub(crate) fn read_varlong(&mut self, what: &'static str) -> Result<i64, FormatError> {
+        let raw = self.read_groups(10, what)?;
+        Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
+    }
+
+    /// Base-128 groups, least significant first, at most `max` bytes.
+    #[inline]
+    fn read_groups(&mut self, max: u32, what: &'static str) -> Result<u64, FormatError> {
+        let start = self.at;
+        let mut value = 0_u64;
+        for group in 0..max {
+            let Some(&byte) = self.bytes.get(self.at) else {
+                return Err(FormatError::Incomplete {
+                    what,
+                    position: Position::new(start as u64),
+                    needed: u64::from(group) + 1,
+                    available: u64::from(group),
+                });
+            };
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << (7 * group);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(FormatError::Invalid {
+            field: what,
+            position: Position::new(start as u64),
+            expected: "a variable-length integer that ends",
+            got: i64::from(max),
+        })
+    }
+}
+
+/// Appends a zig-zag varint.
+#[inline]
+pub(crate) fn put_varint(out: &mut Vec<u8>, value: i32) {
+    let zigzag = ((value << 1) ^ (value >> 31)).cast_unsigned();
+    put_groups(out, u64::from(zigzag));
+}
+
+/// Appends a zig-zag varlong.
+#[inline]
+pub(crate) fn put_varlong(out: &mut Vec<u8>, value: i64) {
+    put_groups(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
+}
+
+#[inline]
+fn put_groups(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
+
+/// Bytes that [`put_varint`] appends.
+#[inline]
+pub(crate) const fn varint_size(value: i32) -> usize {
+    groups_size(((value << 1) ^ (value >> 31)).cast_unsigned() as u64)
+}
+
+/// Bytes that [`put_varlong`] appends.
+#[inline]
+pub(crate) const fn varlong_size(value: i64) -> usize {
+    groups_size(((value << 1) ^ (value >> 63)).cast_unsigned())
+}
+
+#[inline]
+const fn groups_size(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn endless_variable_length_integers_are_rejected() {
+        assert!(Cursor::new(&[0xff; 5]).read_varint("n").is_err());
+        assert!(Cursor::new(&[0xff; 10]).read_varlong("n").is_err());
+        assert_eq!(Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0x7f]).read_varint("n"), Ok(i32::MIN));
+    }
+
+    #[test]
+    fn reading_past_the_end_says_what_and_where() {
+        let mut cursor = Cursor::new(&[0, 1, 2]);
+        cursor.read_i16("first").expect("two bytes are there");
+        let error = cursor.read_i32("second").expect_err("one byte is left");
+        assert_eq!(error.to_string(), "incomplete second at position 2: needs 4 bytes, 1 are there");
+    }
+
+    proptest! {
+        #[test]
+        fn variable_length_integers_round_trip(small: i32, large: i64) {
+            let mut out = Vec::new();
+            put_varint(&mut out, small);
+            prop_assert_eq!(out.len(), varint_size(small));
+            put_varlong(&mut out, large);
+            prop_assert_eq!(out.len(), varint_size(small) + varlong_size(large));
+            let mut cursor = Cursor::new(&out);
+            prop_assert_eq!(cursor.read_varint("small"), Ok(small));
+            prop_assert_eq!(cursor.read_varlong("large"), Ok(large));
+            prop_assert_eq!(cursor.remaining(), 0);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What can be wrong with bytes: which field, at which position, what was expected and what was there.
+//!
+//! Positions count from the start of the bytes that were handed in; the layer that knows the file adds its name.
+
+use crate::types::{ErrorKind, Position};
+
+/// Bytes that are not what their format says they are.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The bytes end before the thing they begin does.
+    #[error("incomplete {what} at position {position}: needs {needed} bytes, {available} are there")]
+    Incomplete {
+        /// What was being read.
+        what: &'static str,
+        /// Where it begins.
+        position: Position,
+        /// Bytes it needs.
+        needed: u64,
+        /// Bytes that are there.
+        available: u64,
+    },
+    /// A field holds a value that it can't hold.
+    #[error("invalid {field} at position {position}: expected {expected}, got {got}")]
+    Invalid {
+        /// The field's name in the layout table.
+        field: &'static str,
+        /// Where it stands.
+        position: Position,
+        /// What would have been legal.
+        expected: &'static str,
+        /// What was there.
+        got: i64,
+    },
+    /// A checksum doesn't match the bytes it covers.
+    #[error("checksum mismatch at position {position}: stored {stored:08x}, computed {computed:08x}")]
+    Checksum {
+        /// Where the covered thing begins.
+        position: Position,
+        /// The checksum that stands in the bytes.
+        stored: u32,
+        /// The checksum of the bytes.
+        computed: u32,
+    },
+    /// A compressed stream can't be decoded.
+    #[error("cannot decompress {codec} at position {position}: {reason}")]
+    Decompress {
+        /// The codec's name.
+        codec: &'static str,
+        /// Where the stream begins.
+        position: Position,
+        /// The decoder's words.
+        reason: String,
+    },
+    /// A codec refused to compress.
+    #[error("cannot compress with {codec}: {reason}")]
+    Compress {
+        /// The codec's name.
+        codec: &'static str,
+        /// The encoder's words.
+        reason: String,
+    },
+    /// The data needs a codec whose cargo feature is off.
+    #[error("records are compressed with {codec}: build with the cargo feature `{codec}`")]
+    MissingFeature {
+        /// The codec's name, which is the feature's name too.
+        codec: &'static str,
+    },
+    /// Something is larger than its bound.
+    #[error("{what} at position {position} is too large: limit {limit} bytes, got {got}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Where it stands.
+        position: Position,
+        /// The bound in bytes.
+        limit: u64,
+        /// Its size as far as known.
+        got: u64,
+    },
+    /// A line of a text file breaks its format.
+    #[error("line {line} of {what}: expected {expected}, got {got:?}")]
+    Text {
+        /// The kind of file.
+        what: &'static str,
+        /// The line, counted from 1.
+        line: usize,
+        /// What would have been legal.
+        expected: &'static str,
+        /// The line as it stands, shortened.
+        got: String,
+    },
+}
+
+impl FormatError {
+    /// The short, stable code of this error, as damage reports print it.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Incomplete { .. } => "incomplete",
+            Self::Invalid { .. } => "invalid_field",
+            Self::Checksum { .. } => "crc_mismatch",
+            Self::Decompress { .. } | Self::Compress { .. } => "bad_compression",
+            Self::MissingFeature { .. } => "missing_feature",
+            Self::TooLarge { .. } => "too_large",
+            Self::Text { .. } => "invalid_text",
+        }
+    }
+
+    /// What this error means for a caller.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::MissingFeature { .. } => ErrorKind::Unsupported,
+            Self::Compress { .. } => ErrorKind::InvalidInput,
+            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            _ => ErrorKind::Corrupt,
+        }
+    }
+
+    /// Where in the bytes it stands, when it has a place.
+    #[must_use]
+    pub const fn position(&self) -> Option<Position> {
+        match self {
+            Self::Incomplete { position, .. }
+            | Self::Invalid { position, .. }
+            | Self::Checksum { position, .. }
+            | Self::Decompress { position, .. }
+            | Self::TooLarge { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Every byte on disk: layout tables, encoders and parsers. No I/O, no clock, no lock.
+
+mod checksum;
+mod cursor;
+mod error;
+
+pub use error::FormatError;

@@ -1,0 +1,57 @@
+//! What the operating system refused: the operation, the path, and its own error.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::types::ErrorKind;
+
+/// An operation on a file or folder that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {source}", path.display())]
+pub struct IoError {
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl IoError {
+    /// `operation` is a verb in words ("open", "sync"), `path` what it was done to.
+    #[must_use]
+    pub fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { operation, path: path.to_path_buf(), source }
+    }
+
+    /// The verb that failed.
+    #[must_use]
+    pub const fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// The file or folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The operating system's kind of error.
+    #[must_use]
+    pub fn io_kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
+    /// Whether the file or folder isn't there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// What this error means for a caller.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::StorageFull,
+            io::ErrorKind::WouldBlock => ErrorKind::Locked,
+            _ => ErrorKind::Io,
+        }
+    }
+}
