@@ -130,4 +130,41 @@ impl FormatError {
             _ => None,
         }
     }
+
+    /// The same error, with a position that counts from `base` bytes further back.
+    #[cold]
+    pub(crate) fn shifted(self, base: usize) -> Self {
+        match self.position() {
+            Some(position) => self.placed(position.plus(base as u64)),
+            None => self,
+        }
+    }
+
+    /// The same error, standing at `place`.
+    #[cold]
+    pub(crate) fn placed(mut self, place: Position) -> Self {
+        if let Self::Incomplete { position, .. }
+        | Self::Invalid { position, .. }
+        | Self::Checksum { position, .. }
+        | Self::Decompress { position, .. }
+        | Self::TooLarge { position, .. } = &mut self
+        {
+            *position = place;
+        }
+        self
+    }
+
+    /// The same error, found inside bytes that are all there: what is too short is wrong, more of the file won't complete it.
+    #[cold]
+    pub(crate) fn enclosed(self) -> Self {
+        match self {
+            Self::Incomplete { what, position, available, .. } => Self::Invalid {
+                field: what,
+                position,
+                expected: "to end inside the bytes that hold it",
+                got: i64::try_from(available).unwrap_or(i64::MAX),
+            },
+            other => other,
+        }
+    }
 }
