@@ -136,7 +136,9 @@ pub(crate) fn compress(
 ) -> Result<(), FormatError> {
     compress_with(codec, level, input, out).map_err(|refusal| match refusal {
         Refusal::Codec(reason) => FormatError::Compress { codec: codec.name(), reason },
-        Refusal::TooLarge(size) => FormatError::Compress { codec: codec.name(), reason: format!("{size} bytes are too many") },
+        Refusal::TooLarge(size) => {
+            FormatError::Compress { codec: codec.name(), reason: format!("{size} bytes are too many") }
+        }
         Refusal::MissingFeature => FormatError::MissingFeature { codec: codec.name() },
     })
 }
@@ -221,7 +223,9 @@ mod tests {
     fn built_in() -> Vec<Compression> {
         Compression::ALL
             .into_iter()
-            .filter(|&codec| !matches!(compress(codec, None, b"x", &mut Vec::new()), Err(FormatError::MissingFeature { .. })))
+            .filter(|&codec| {
+                !matches!(compress(codec, None, b"x", &mut Vec::new()), Err(FormatError::MissingFeature { .. }))
+            })
             .collect()
     }
 

@@ -25,7 +25,11 @@ pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, Refusal>
     let mut decoder = GzDecoder::new(input).take((limit as u64).saturating_add(1));
     decoder.read_to_end(&mut content)?;
     check_limit(content.len(), limit)?;
-    if decoder.into_inner().into_inner().is_empty() { Ok(content) } else { Err("bytes after the end of the member".into()) }
+    if decoder.into_inner().into_inner().is_empty() {
+        Ok(content)
+    } else {
+        Err("bytes after the end of the member".into())
+    }
 }
 
 #[cfg(test)]

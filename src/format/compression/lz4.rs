@@ -127,19 +127,15 @@ fn read_header(input: &[u8], cursor: &mut Cursor<'_>, checksum: HeaderChecksum) 
     }
     let (described, _) = input.split_at_checked(cursor.at()).unwrap_or_default();
     check_header(described, cursor.read_i8("header checksum")?.cast_unsigned(), checksum)?;
-    Ok(Header {
-        max_block_size: 1 << (8 + 2 * code),
-        has_block_checksums: is_set(4),
-        has_content_checksum: is_set(2),
-    })
+    Ok(Header { max_block_size: 1 << (8 + 2 * code), has_block_checksums: is_set(4), has_content_checksum: is_set(2) })
 }
 
 /// `described` is the header up to its checksum, which is `stored`.
 fn check_header(described: &[u8], stored: u8, checksum: HeaderChecksum) -> Result<(), Refusal> {
     let second_byte = |bytes: &[u8]| XxHash32::oneshot(0, bytes).to_le_bytes()[1];
     let descriptor = described.get(MAGIC.len()..).unwrap_or_default();
-    let is_right = stored == second_byte(descriptor)
-        || checksum == HeaderChecksum::MagicToo && stored == second_byte(described);
+    let is_right =
+        stored == second_byte(descriptor) || checksum == HeaderChecksum::MagicToo && stored == second_byte(described);
     if is_right { Ok(()) } else { Err("wrong header checksum".into()) }
 }
 
@@ -231,7 +227,9 @@ mod tests {
 
     #[test]
     fn wrong_descriptors_are_refused_even_with_a_right_checksum() {
-        for (flags, block_descriptor) in [(0xa0, 0x40), (0x61, 0x40), (0x62, 0x40), (0x40, 0x40), (0x60, 0x30), (0x60, 0xc0), (0x60, 0x41)] {
+        for (flags, block_descriptor) in
+            [(0xa0, 0x40), (0x61, 0x40), (0x62, 0x40), (0x40, 0x40), (0x60, 0x30), (0x60, 0xc0), (0x60, 0x41)]
+        {
             let checksum = XxHash32::oneshot(0, &[flags, block_descriptor]).to_le_bytes()[1];
             let bytes = [&MAGIC[..], &[flags, block_descriptor, checksum], &END_MARK].concat();
             assert!(read(&bytes).is_err(), "{flags:02x} {block_descriptor:02x}");
@@ -240,7 +238,8 @@ mod tests {
 
     #[test]
     fn an_overlong_block_is_refused_and_an_empty_block_does_not_end_the_frame() {
-        let block = |size: usize| [&(u32::try_from(size).expect("small") | RAW).to_le_bytes()[..], &vec![1; size]].concat();
+        let block =
+            |size: usize| [&(u32::try_from(size).expect("small") | RAW).to_le_bytes()[..], &vec![1; size]].concat();
         let frame = |blocks: &[Vec<u8>]| [&HEADER[..], &blocks.concat(), &END_MARK].concat();
         assert!(read(&frame(&[block(BLOCK_SIZE)])).is_ok());
         assert!(read(&frame(&[block(BLOCK_SIZE + 1)])).is_err());
