@@ -92,7 +92,18 @@ pub enum FormatError {
     },
 }
 
+/// Characters of a damaged line that an error repeats.
+const SHOWN_LINE_SIZE: usize = 80;
+
 impl FormatError {
+    /// A [`Self::Text`] that repeats the beginning of `got`, which need not be UTF-8.
+    pub(super) fn text(what: &'static str, line: usize, expected: &'static str, got: &[u8]) -> Self {
+        // No character takes more than four bytes, so this is enough for what is shown.
+        let beginning = got.get(..SHOWN_LINE_SIZE * 4).unwrap_or(got);
+        let got = String::from_utf8_lossy(beginning).chars().take(SHOWN_LINE_SIZE).collect();
+        Self::Text { what, line, expected, got }
+    }
+
     /// The short, stable code of this error, as damage reports print it.
     #[must_use]
     pub const fn code(&self) -> &'static str {

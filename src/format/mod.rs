@@ -2,12 +2,19 @@
 
 mod batch;
 mod batch_builder;
+mod checkpoint;
 mod checksum;
+mod clean_shutdown;
 mod compression;
 mod control;
 mod cursor;
 mod error;
+pub mod file_name;
+mod index_entry;
 mod legacy;
+mod partition_metadata;
+mod producer_snapshot;
+mod properties;
 mod record;
 #[cfg(test)]
 mod test_vectors;
@@ -17,7 +24,13 @@ pub use batch::{
     set_timestamps,
 };
 pub use batch_builder::{BATCH_SIZE_MAX, BatchBuilder, BatchOptions, ProducerStamp};
+pub use checkpoint::{LeaderEpochCheckpoint, OffsetCheckpoint};
+pub use clean_shutdown::CleanShutdown;
 pub use compression::Compression;
 pub use control::{ControlKind, ControlRecord, MARKER_BATCH_SIZE, TransactionMarker, TransactionResult, marker_batch};
 pub use error::FormatError;
+pub use index_entry::{AbortedTransaction, OffsetIndexEntry, TimeIndexEntry};
+pub use partition_metadata::{PartitionMetadata, TopicId};
+pub use producer_snapshot::{ProducerEntry, ProducerSnapshot};
+pub use properties::MetaProperties;
 pub use record::{HeaderRef, Headers, OwnedRecord, Record, RecordRef};
