@@ -95,7 +95,6 @@ impl Sequence {
     #[must_use]
     pub const fn wrapping_add(self, count: u32) -> Self {
         let sum = (self.0 as i64 + count as i64) & 0x7fff_ffff;
-        #[expect(clippy::cast_possible_truncation, reason = "masked to 31 bits on the line above")]
         Self(sum as i32)
     }
 }

@@ -30,7 +30,14 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.at
     }
 
+    /// All bytes that have not been read.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     /// The next `count` bytes.
+    #[inline]
     pub(crate) fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FormatError> {
         let end = self.at.checked_add(count);
         match end.and_then(|end| self.bytes.get(self.at..end)) {
@@ -47,6 +54,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FormatError> {
         let slice = self.take(N, what)?;
         let mut array = [0; N];
@@ -54,22 +62,27 @@ impl<'a> Cursor<'a> {
         Ok(array)
     }
 
+    #[inline]
     pub(crate) fn read_i8(&mut self, what: &'static str) -> Result<i8, FormatError> {
         self.array(what).map(i8::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn read_i16(&mut self, what: &'static str) -> Result<i16, FormatError> {
         self.array(what).map(i16::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn read_i32(&mut self, what: &'static str) -> Result<i32, FormatError> {
         self.array(what).map(i32::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn read_u32(&mut self, what: &'static str) -> Result<u32, FormatError> {
         self.array(what).map(u32::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn read_i64(&mut self, what: &'static str) -> Result<i64, FormatError> {
         self.array(what).map(i64::from_be_bytes)
     }
@@ -77,6 +90,9 @@ impl<'a> Cursor<'a> {
     /// A zig-zag varint of at most 5 bytes; surplus high bits of the fifth are dropped, as Kafka does.
     #[inline]
     pub(crate) fn read_varint(&mut self, what: &'static str) -> Result<i32, FormatError> {
+        if let Some(byte) = self.single_group() {
+            return Ok(i32::from(byte >> 1) ^ -i32::from(byte & 1));
+        }
         let raw = self.read_groups(5, what)?;
         #[expect(clippy::cast_possible_truncation, reason = "Kafka drops what does not fit in 32 bits")]
         let raw = raw as u32;
@@ -86,12 +102,22 @@ impl<'a> Cursor<'a> {
     /// A zig-zag varlong of at most 10 bytes.
     #[inline]
     pub(crate) fn read_varlong(&mut self, what: &'static str) -> Result<i64, FormatError> {
+        if let Some(byte) = self.single_group() {
+            return Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1));
+        }
         let raw = self.read_groups(10, what)?;
         Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
     }
 
-    /// Base-128 groups, least significant first, at most `max` bytes.
+    /// The next byte if it is a variable-length integer on its own, as most of them are.
     #[inline]
+    fn single_group(&mut self) -> Option<u8> {
+        let byte = self.bytes.get(self.at).copied().filter(|byte| *byte < 0x80)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    /// Base-128 groups, least significant first, at most `max` bytes.
     fn read_groups(&mut self, max: u32, what: &'static str) -> Result<u64, FormatError> {
         let start = self.at;
         let mut value = 0_u64;

@@ -92,7 +92,18 @@ pub enum FormatError {
     },
 }
 
+/// Characters of a damaged line that an error repeats.
+const SHOWN_LINE_SIZE: usize = 80;
+
 impl FormatError {
+    /// A [`Self::Text`] that repeats the beginning of `got`, which need not be UTF-8.
+    pub(super) fn text(what: &'static str, line: usize, expected: &'static str, got: &[u8]) -> Self {
+        // No character takes more than four bytes, so this is enough for what is shown.
+        let beginning = got.get(..SHOWN_LINE_SIZE * 4).unwrap_or(got);
+        let got = String::from_utf8_lossy(beginning).chars().take(SHOWN_LINE_SIZE).collect();
+        Self::Text { what, line, expected, got }
+    }
+
     /// The short, stable code of this error, as damage reports print it.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -128,6 +139,43 @@ impl FormatError {
             | Self::Decompress { position, .. }
             | Self::TooLarge { position, .. } => Some(*position),
             _ => None,
+        }
+    }
+
+    /// The same error, with a position that counts from `base` bytes further back.
+    #[cold]
+    pub(crate) fn shifted(self, base: usize) -> Self {
+        match self.position() {
+            Some(position) => self.placed(position.plus(base as u64)),
+            None => self,
+        }
+    }
+
+    /// The same error, standing at `place`.
+    #[cold]
+    pub(crate) fn placed(mut self, place: Position) -> Self {
+        if let Self::Incomplete { position, .. }
+        | Self::Invalid { position, .. }
+        | Self::Checksum { position, .. }
+        | Self::Decompress { position, .. }
+        | Self::TooLarge { position, .. } = &mut self
+        {
+            *position = place;
+        }
+        self
+    }
+
+    /// The same error, found inside bytes that are all there: what is too short is wrong, more of the file won't complete it.
+    #[cold]
+    pub(crate) fn enclosed(self) -> Self {
+        match self {
+            Self::Incomplete { what, position, available, .. } => Self::Invalid {
+                field: what,
+                position,
+                expected: "to end inside the bytes that hold it",
+                got: i64::try_from(available).unwrap_or(i64::MAX),
+            },
+            other => other,
         }
     }
 }

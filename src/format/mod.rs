@@ -1,7 +1,36 @@
 //! Every byte on disk: layout tables, encoders and parsers. No I/O, no clock, no lock.
 
+mod batch;
+mod batch_builder;
+mod checkpoint;
 mod checksum;
+mod clean_shutdown;
+mod compression;
+mod control;
 mod cursor;
 mod error;
+pub mod file_name;
+mod index_entry;
+mod legacy;
+mod partition_metadata;
+mod producer_snapshot;
+mod properties;
+mod record;
+#[cfg(test)]
+mod test_vectors;
 
+pub use batch::{
+    BATCH_HEADER_SIZE, BatchHeader, Batches, DECOMPRESSED_SIZE_MAX, RecordBatch, Records, assign_offsets,
+    set_timestamps,
+};
+pub use batch_builder::{BATCH_SIZE_MAX, BatchBuilder, BatchOptions, ProducerStamp};
+pub use checkpoint::{LeaderEpochCheckpoint, OffsetCheckpoint};
+pub use clean_shutdown::CleanShutdown;
+pub use compression::Compression;
+pub use control::{ControlKind, ControlRecord, MARKER_BATCH_SIZE, TransactionMarker, TransactionResult, marker_batch};
 pub use error::FormatError;
+pub use index_entry::{AbortedTransaction, OffsetIndexEntry, TimeIndexEntry};
+pub use partition_metadata::{PartitionMetadata, TopicId};
+pub use producer_snapshot::{ProducerEntry, ProducerSnapshot};
+pub use properties::MetaProperties;
+pub use record::{HeaderRef, Headers, OwnedRecord, Record, RecordRef};
