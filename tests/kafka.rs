@@ -263,21 +263,25 @@ fn skipped<T>(reason: &str) -> Option<T> {
     None
 }
 
+/// The features of this build: with the same ones the example finds the library built already.
 fn features() -> Vec<&'static str> {
+    let default = cfg!(feature = "default").then_some("default");
+    default.into_iter().chain(["client"]).chain(compressing_codecs()).collect()
+}
+
+fn codecs() -> Vec<&'static str> {
+    std::iter::once("none").chain(compressing_codecs()).collect()
+}
+
+/// Codecs are features of the same names.
+fn compressing_codecs() -> impl Iterator<Item = &'static str> {
     let switched = [
-        (cfg!(feature = "client"), "client"),
         (cfg!(feature = "gzip"), "gzip"),
         (cfg!(feature = "lz4"), "lz4"),
         (cfg!(feature = "snappy"), "snappy"),
         (cfg!(feature = "zstd"), "zstd"),
     ];
-    switched.into_iter().filter_map(|(on, name)| on.then_some(name)).collect()
-}
-
-/// Codecs are features of the same names.
-fn codecs() -> Vec<&'static str> {
-    let compressing = features().into_iter().filter(|name| *name != "client");
-    std::iter::once("none").chain(compressing).collect()
+    switched.into_iter().filter_map(|(on, name)| on.then_some(name))
 }
 
 fn json_lines(text: &[u8]) -> Vec<Value> {
