@@ -6,5 +6,7 @@ pub mod format;
 pub mod location;
 pub mod metrics;
 pub mod name;
+pub mod partition;
+pub mod segment;
 pub mod types;
 pub mod vfs;
