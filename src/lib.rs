@@ -1,5 +1,7 @@
 //! The Kafka log as a Rust library.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod format;
