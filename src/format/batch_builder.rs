@@ -94,9 +94,10 @@ impl BatchBuilder {
         self.records.len()
     }
 
-    /// Changes the producer of the current batch and those after it.
-    pub const fn set_producer(&mut self, producer: Option<ProducerStamp>) {
-        self.options.producer = producer;
+    /// Drops the current batch and begins one with other options, in the same memory.
+    pub fn reset(&mut self, options: BatchOptions) {
+        self.options = options;
+        self.clear();
     }
 
     /// Drops the current batch, and keeps its memory for the next.
@@ -225,13 +226,13 @@ mod tests {
 
     #[test]
     fn a_transactional_batch_has_kafkas_bytes() {
-        let mut builder = BatchBuilder::new(BatchOptions::default());
-        builder.set_producer(Some(ProducerStamp {
+        let producer = Some(ProducerStamp {
             id: ProducerId::new(4242).expect("positive"),
             epoch: ProducerEpoch::new(3).expect("positive"),
             base_sequence: Sequence::new(7).expect("positive"),
             transactional: true,
-        }));
+        });
+        let mut builder = BatchBuilder::new(BatchOptions { producer, ..BatchOptions::default() });
         push_a1(&mut builder);
         let batch = builder.finish().expect("three records");
         assign_offsets(batch, Offset::ZERO, LeaderEpoch::ZERO).expect("a batch");

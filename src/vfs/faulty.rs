@@ -607,7 +607,8 @@ mod tests {
         let (vfs, file) = faulty();
         file.write_at(b"abc", 0).unwrap();
         vfs.create_dir_all(path("d")).unwrap();
-        let calls: [(Operation, &dyn Fn() -> Result<(), IoError>); 14] = [
+        type Try<'a> = &'a dyn Fn() -> Result<(), IoError>;
+        let calls: [(Operation, Try<'_>); 14] = [
             (Op::Open, &|| vfs.open(path("new"), OpenMode::Create).map(drop)),
             (Op::CreateDir, &|| vfs.create_dir_all(path("new"))),
             (Op::ReadDir, &|| vfs.read_dir(path("/")).map(drop)),
