@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn illegal_points_are_refused() {
-        for line in ["partition a -1 0 0", "partition a 0 -1 0", "partition a 0 0 -1", "partition a/b 0 0 0", "x a 0 0 0"] {
+        for line in
+            ["partition a -1 0 0", "partition a 0 -1 0", "partition a 0 0 -1", "partition a/b 0 0 0", "x a 0 0 0"]
+        {
             let bytes = seal(KIND, VERSION, &format!("boot b\n{line}\n"));
             assert!(VerifiedPoints::parse(&bytes).is_err(), "{line}");
         }

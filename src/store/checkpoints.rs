@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::StoreError;
-use super::layout::{self, SkipReason, Skipped};
 use super::files;
+use super::layout::{self, SkipReason, Skipped};
 use crate::format::{CleanShutdown, FormatError, OffsetCheckpoint, VerifiedPoints};
 use crate::name::{PartitionId, TopicName, TopicPartition};
 use crate::partition::{Partition, VerifiedPoint};
@@ -73,7 +73,8 @@ fn load_verified(
 ) -> Result<BTreeMap<TopicPartition, VerifiedPoint>, StoreError> {
     let Some(boot_id) = vfs.boot_id() else { return Ok(BTreeMap::new()) };
     let verified = load(vfs, root, layout::VERIFIED_POINTS, skipped, VerifiedPoints::parse)?;
-    let points = verified.filter(|verified| verified.boot_id == boot_id).map_or_else(Vec::new, |verified| verified.points);
+    let points =
+        verified.filter(|verified| verified.boot_id == boot_id).map_or_else(Vec::new, |verified| verified.points);
     let point = |(id, base_offset, position)| (id, VerifiedPoint { base_offset, position });
     Ok(points.into_iter().map(point).collect())
 }

@@ -173,11 +173,7 @@ fn contents(vfs: &dyn Vfs, dir: &Path) -> Result<Contents, IoError> {
 ///
 /// # Errors
 /// [`IoError`] when a folder can't be listed.
-pub(super) fn scan(
-    vfs: &dyn Vfs,
-    root: &Path,
-    is_listed: impl Fn(&TopicPartition) -> bool,
-) -> Result<Found, IoError> {
+pub(super) fn scan(vfs: &dyn Vfs, root: &Path, is_listed: impl Fn(&TopicPartition) -> bool) -> Result<Found, IoError> {
     let mut found = Found::default();
     for entry in vfs.read_dir(root)?.into_iter().filter(|entry| entry.is_dir && entry.name != INDEX_CACHE) {
         let path = root.join(&entry.name);

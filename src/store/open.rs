@@ -91,7 +91,10 @@ impl Default for StoreOptions {
 
 impl fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreOptions").field("config", &self.config).field("read_only", &self.read_only).finish_non_exhaustive()
+        f.debug_struct("StoreOptions")
+            .field("config", &self.config)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
     }
 }
 
@@ -245,7 +248,9 @@ impl Opening {
         let present: BTreeSet<TopicPartition> = found.partitions.into_iter().collect();
         let is_deleting = |name: &TopicName| list.get(name).is_some_and(|entry| entry.state == TopicState::Deleting);
         let topics = by_topic.into_iter().filter(|(name, _)| !is_deleting(name));
-        topics.map(|(name, partitions)| self.plan_topic(list.get(&name), &checkpointed, &present, name, partitions)).collect()
+        topics
+            .map(|(name, partitions)| self.plan_topic(list.get(&name), &checkpointed, &present, name, partitions))
+            .collect()
     }
 
     fn plan_topic(
@@ -278,7 +283,8 @@ impl Opening {
 
     /// Opens every partition of the plan; the report gets them in order.
     fn open_partitions(&mut self, opener: &Opener, plans: Vec<Plan>) -> Result<Vec<TopicShared>, StoreError> {
-        let (topics, jobs): (Vec<TopicShared>, Vec<Vec<Job>>) = plans.into_iter().map(|plan| (plan.topic, plan.jobs)).unzip();
+        let (topics, jobs): (Vec<TopicShared>, Vec<Vec<Job>>) =
+            plans.into_iter().map(|plan| (plan.topic, plan.jobs)).unzip();
         let jobs: Vec<Job> = jobs.into_iter().flatten().collect();
         let opened = Mutex::new(0);
         let results = in_parallel(self.settings.num_recovery_threads, &jobs, |job| {
@@ -287,7 +293,12 @@ impl Opening {
                 let mut opened = opened.lock();
                 *opened += 1;
                 let recovered_segments = done.recovery.recovered_segments;
-                progress(&OpenProgress { partition: job.id.clone(), recovered_segments, opened: *opened, total: jobs.len() });
+                progress(&OpenProgress {
+                    partition: job.id.clone(),
+                    recovered_segments,
+                    opened: *opened,
+                    total: jobs.len(),
+                });
             }
             result
         });

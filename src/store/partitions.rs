@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::StoreError;
-use super::layout::{self, SkipReason, Skipped};
 use super::files;
+use super::layout::{self, SkipReason, Skipped};
 use crate::clock::Clock;
 use crate::config::TopicSettings;
 use crate::format::file_name::FileName;

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::random::random_id;
 use super::layout;
+use super::random::random_id;
 use crate::format::file_name::PartitionDirName;
 use crate::name::TopicName;
 use crate::types::Timestamp;

@@ -188,7 +188,9 @@ fn illegal_topics_are_refused_with_nothing_changed_on_disk() {
         assert!(matches!(refused(name, 1, plain()), StoreError::Name(_)), "{name:?}");
     }
     assert!(matches!(refused("my.topic", 1, plain()), StoreError::TopicExists { .. }));
-    assert!(matches!(refused("my_topic", 1, plain()), StoreError::NameCollision { existing, .. } if existing.as_str() == "my.topic"));
+    assert!(
+        matches!(refused("my_topic", 1, plain()), StoreError::NameCollision { existing, .. } if existing.as_str() == "my.topic")
+    );
     assert!(matches!(refused("none", 0, plain()), StoreError::PartitionCount { min: 1, max: 100_000, got: 0, .. }));
     assert!(matches!(refused("many", u32::MAX, plain()), StoreError::PartitionCount { .. }));
     assert!(matches!(refused("taken", 2, plain()), StoreError::FolderInTheWay { .. }));
@@ -198,7 +200,10 @@ fn illegal_topics_are_refused_with_nothing_changed_on_disk() {
     assert!(matches!(store.add_partitions("my.topic", 2), Err(StoreError::PartitionCount { min: 3, got: 2, .. })));
     assert!(matches!(store.add_partitions("nobody", 2), Err(StoreError::UnknownTopic { .. })));
     assert!(matches!(store.delete_topic("../.."), Err(StoreError::UnknownTopic { .. })));
-    assert!(matches!(store.topic("my.topic").unwrap().partition(2), Err(StoreError::UnknownPartition { got: 2, partition_count: 2, .. })));
+    assert!(matches!(
+        store.topic("my.topic").unwrap().partition(2),
+        Err(StoreError::UnknownPartition { got: 2, partition_count: 2, .. })
+    ));
     assert_eq!(tree(&vfs, Path::new(ROOT)), before);
 }
 
@@ -371,7 +376,11 @@ fn a_crash_after_the_list_was_written_is_completed_by_the_next_opening() {
 
 /// Runs `work` on a store that loses power after each number of changes to the disk in turn, and gives `check` the
 /// store opened from what was left, with whether `work` got to its end.
-fn crash_everywhere(prepare: impl Fn(&LogStore), work: impl Fn(&LogStore) -> Result<(), StoreError>, check: impl Fn(&LogStore, bool)) {
+fn crash_everywhere(
+    prepare: impl Fn(&LogStore),
+    work: impl Fn(&LogStore) -> Result<(), StoreError>,
+    check: impl Fn(&LogStore, bool),
+) {
     for mutations in 0..400 {
         let memory = MemoryVfs::new();
         let faulty = Arc::new(FaultyVfs::new(memory));
@@ -396,13 +405,17 @@ fn crash_everywhere(prepare: impl Fn(&LogStore), work: impl Fn(&LogStore) -> Res
 #[test]
 fn a_topic_is_created_in_full_or_not_at_all_wherever_the_power_fails() {
     let work = |store: &LogStore| store.create_topic("orders", 3, TopicConfig::new().segment_bytes(4096)).map(drop);
-    crash_everywhere(|_| (), work, |store, done| match store.topic("orders") {
-        Ok(topic) => {
-            assert_eq!((topic.partitions().len(), topic.settings().segment_bytes), (3, 4096));
-            append(&topic, 2, 1);
-        }
-        Err(error) => assert!(!done, "a created topic is gone: {error}"),
-    });
+    crash_everywhere(
+        |_| (),
+        work,
+        |store, done| match store.topic("orders") {
+            Ok(topic) => {
+                assert_eq!((topic.partitions().len(), topic.settings().segment_bytes), (3, 4096));
+                append(&topic, 2, 1);
+            }
+            Err(error) => assert!(!done, "a created topic is gone: {error}"),
+        },
+    );
 }
 
 #[test]
@@ -415,7 +428,8 @@ fn a_topic_is_deleted_in_full_or_not_at_all_wherever_the_power_fails() {
     let check = |store: &LogStore, done: bool| match store.topic("orders") {
         Ok(topic) => {
             assert!(!done, "a deleted topic is back");
-            let ends: Vec<i64> = topic.partitions().iter().map(|partition| partition.log_end_offset().value()).collect();
+            let ends: Vec<i64> =
+                topic.partitions().iter().map(|partition| partition.log_end_offset().value()).collect();
             assert_eq!(ends, [4, 4, 4]);
         }
         Err(_) => assert!(store.topics().is_empty()),
@@ -495,7 +509,12 @@ fn a_deleted_topic_is_gone_at_once_and_its_files_after_the_delay() {
     assert!(matches!(topic.alter_config(TopicConfig::new()), Err(StoreError::UnknownTopic { .. })));
     assert_eq!(partition.append(&[Record::new(b"late")]).unwrap_err().kind(), ErrorKind::Offline);
     assert_eq!(offsets(&vfs, "recovery-point-offset-checkpoint"), []);
-    let waiting = || names(&vfs).iter().filter(|name| matches!(PartitionDirName::parse(name), Some(PartitionDirName::Delete { .. }))).count();
+    let waiting = || {
+        names(&vfs)
+            .iter()
+            .filter(|name| matches!(PartitionDirName::parse(name), Some(PartitionDirName::Delete { .. })))
+            .count()
+    };
     assert_eq!(waiting(), 2);
 
     // A new topic of the same name begins anew.
@@ -620,7 +639,10 @@ fn folders_of_two_topics_with_one_name_are_refused() {
     put_kafka_partition(&vfs, "events-0", Some(TopicId::from_bytes([1; 16])));
     put_kafka_partition(&vfs, "events-1", Some(TopicId::from_bytes([2; 16])));
     let error = options(&vfs).open(ROOT).unwrap_err();
-    assert!(matches!(&error, StoreError::TopicIdMismatch { partition, .. } if partition.to_string() == "events-1"), "{error}");
+    assert!(
+        matches!(&error, StoreError::TopicIdMismatch { partition, .. } if partition.to_string() == "events-1"),
+        "{error}"
+    );
 
     let vfs = MemoryVfs::new();
     let store = open(&vfs);

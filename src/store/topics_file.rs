@@ -39,7 +39,8 @@ impl TopicsFile {
     /// Whether `id` must be there.
     pub(super) fn has_partition(&self, id: &TopicPartition) -> bool {
         let entry = self.entries.get(&id.topic).filter(|entry| entry.state != TopicState::Deleting);
-        entry.is_some_and(|entry| u32::try_from(id.partition.value()).is_ok_and(|number| number < entry.partition_count))
+        entry
+            .is_some_and(|entry| u32::try_from(id.partition.value()).is_ok_and(|number| number < entry.partition_count))
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &TopicEntry> {
