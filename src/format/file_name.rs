@@ -125,7 +125,7 @@ pub struct FileName {
 }
 
 impl FileName {
-    const fn numbered(kind: FileKind, offset: Offset) -> Self {
+    pub(crate) const fn numbered(kind: FileKind, offset: Offset) -> Self {
         Self { kind, offset: Some(offset), suffix: Suffix::None }
     }
 

@@ -16,8 +16,11 @@ mod partition_metadata;
 mod producer_snapshot;
 mod properties;
 mod record;
+mod sealed_text;
 #[cfg(test)]
 mod test_vectors;
+mod topic_list;
+mod verified_points;
 
 pub use batch::{
     BATCH_HEADER_SIZE, BatchHeader, Batches, DECOMPRESSED_SIZE_MAX, RecordBatch, Records, assign_offsets,
@@ -34,3 +37,5 @@ pub use partition_metadata::{PartitionMetadata, TopicId};
 pub use producer_snapshot::{ProducerEntry, ProducerSnapshot};
 pub use properties::MetaProperties;
 pub use record::{HeaderRef, Headers, OwnedRecord, Record, RecordRef};
+pub(crate) use topic_list::{PARTITION_COUNT_MAX, TopicEntry, TopicState, encode_topic_list, parse_topic_list};
+pub(crate) use verified_points::VerifiedPoints;

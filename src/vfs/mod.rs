@@ -10,11 +10,14 @@
 //! - After a failed sync the state of the unsynced bytes is unknown; calling it again proves nothing.
 //! - Mapped bytes never change: whoever maps a file's prefix relies on nobody cutting or overwriting it (see [`VfsFile::map`]).
 
+#[cfg(test)]
+mod conformance;
 mod disk;
 mod error;
 mod faulty;
 mod memory;
 mod mmap;
+mod random;
 
 use std::fmt;
 use std::path::Path;
@@ -22,7 +25,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use disk::DiskVfs;
 pub use error::IoError;
+pub use faulty::{Effect, Fault, FaultyVfs, Operation};
+pub use memory::MemoryVfs;
 
 use crate::types::Timestamp;
 

@@ -1,0 +1,328 @@
+//! The only path by which records enter the log: validate, encode, assign offsets, write, publish.
+//!
+//! Validation and encoding happen before the append lock is taken. Offsets and the leader epoch lie outside a batch's
+//! checksum, so under the lock they are only patched in.
+
+use parking_lot::Mutex;
+
+use super::roll::{RollInput, should_roll};
+use super::validate::Rules;
+use super::{Inner, LogError, Partition, Writer, load, store};
+use crate::config::{CompressionType, TopicSettings};
+use crate::format::{BatchBuilder, BatchOptions, Compression, Record, RecordBatch, assign_offsets, set_timestamps};
+use crate::segment::{BatchFacts, Segment};
+use crate::types::{LeaderEpoch, Offset, Timestamp, TimestampType};
+
+/// Builders kept for the next append, so that it needs no new buffer.
+const BUILDERS_KEPT: usize = 8;
+
+/// What an append waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Handed to the operating system: survives the end of this process, even by `kill -9`, not a power loss.
+    #[default]
+    Written,
+    /// Synced to the disk: survives a power loss. Appends that wait at the same time share one sync.
+    Durable,
+}
+
+/// Where an append's records stand, and what has been reached for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The first record's offset.
+    pub base_offset: Offset,
+    /// The last record's offset.
+    pub last_offset: Offset,
+    /// The time the log gave all records, where the topic has `message.timestamp.type=LogAppendTime`.
+    pub timestamp: Option<Timestamp>,
+    /// What has been reached; at least what was asked.
+    pub durability: Durability,
+}
+
+/// An encoded batch on its way into the log.
+struct Draft<'a> {
+    bytes: &'a mut [u8],
+    count: u32,
+    max_timestamp: Option<Timestamp>,
+    append_time: Option<Timestamp>,
+}
+
+impl Partition {
+    /// Appends records as one batch, uncompressed unless the topic's `compression.type` names a codec. They are readable when
+    /// this returns.
+    ///
+    /// # Durability
+    /// [`Durability::Written`]: survives this process, not a power loss.
+    ///
+    /// # Errors
+    /// See [`Partition::append_with`].
+    pub fn append(&self, records: &[Record<'_>]) -> Result<Appended, LogError> {
+        self.append_with(records, Durability::Written)
+    }
+
+    /// Appends records as one batch and waits for `durability`. A record without a timestamp gets the clock's.
+    ///
+    /// # Errors
+    /// Before anything is written: [`LogError::NoRecords`], [`LogError::InvalidRecord`], [`LogError::InvalidTimestamp`],
+    /// [`LogError::TooLarge`], [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
+    /// [`LogError::Segment`] when the disk fails: a write that failed left nothing readable; after a sync that failed the
+    /// records may or may not survive, and the partition is offline.
+    pub fn append_with(&self, records: &[Record<'_>], durability: Durability) -> Result<Appended, LogError> {
+        self.append_compressed(records, Compression::None, durability)
+    }
+
+    /// As [`Partition::append_with`], compressed with `compression` as a producer would; a topic whose `compression.type` isn't
+    /// `producer` decides itself.
+    ///
+    /// # Errors
+    /// See [`Partition::append_with`]; [`LogError::InvalidBatch`] when the codec is switched off in this build.
+    pub fn append_compressed(
+        &self,
+        records: &[Record<'_>],
+        compression: Compression,
+        durability: Durability,
+    ) -> Result<Appended, LogError> {
+        let appended = self.inner.append_records(records, compression, durability);
+        if appended.is_err() {
+            self.inner.counters.append_failures.add(1);
+        }
+        appended
+    }
+
+    /// Appends one encoded batch v2, as a producer sends it: base offset 0, dense offsets, timestamps of its own. The records
+    /// stay the bytes they are unless the topic asks for another codec.
+    ///
+    /// # Errors
+    /// [`LogError::InvalidBatch`] for bytes that aren't one legal data batch; otherwise see [`Partition::append_with`].
+    pub fn append_batch(&self, batch: &[u8], durability: Durability) -> Result<Appended, LogError> {
+        let appended = self.inner.append_encoded(batch, durability);
+        if appended.is_err() {
+            self.inner.counters.append_failures.add(1);
+        }
+        appended
+    }
+
+    /// Begins a new segment, unless the active one is empty. The old one is synced by the next flush.
+    ///
+    /// # Errors
+    /// [`LogError::Segment`] when the new file can't be created; [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
+    pub fn roll(&self) -> Result<(), LogError> {
+        let mut writer = self.inner.writer.lock();
+        self.inner.check_writable()?;
+        if self.inner.list().active().size() == 0 {
+            return Ok(());
+        }
+        self.inner.roll_to(&mut writer, self.log_end_offset()).map(|_| ())
+    }
+}
+
+impl Inner {
+    fn append_records(
+        &self,
+        records: &[Record<'_>],
+        compression: Compression,
+        durability: Durability,
+    ) -> Result<Appended, LogError> {
+        if records.is_empty() {
+            return Err(LogError::NoRecords { partition: self.id.clone() });
+        }
+        self.check_writable()?;
+        let settings = std::sync::Arc::clone(&self.settings.read());
+        let now = self.clock.now();
+        let rules = Rules { partition: &self.id, settings: &settings, now };
+        let append_time = (settings.message_timestamp_type == TimestampType::LogAppend).then_some(now);
+        let options = batch_options(&settings, compression);
+        self.builders.with(options, |builder| {
+            let mut max_timestamp = append_time;
+            for (index, record) in records.iter().enumerate() {
+                rules.check_record(index, record.key(), record.create_time())?;
+                let timestamp = append_time.or(record.create_time()).unwrap_or(now);
+                builder.push(record, Some(timestamp)).map_err(|source| rules.invalid(source))?;
+                max_timestamp = max_timestamp.max(Some(timestamp));
+            }
+            let count = builder.count();
+            let bytes = builder.finish().map_err(|source| rules.invalid(source))?;
+            rules.check_size(bytes.len())?;
+            self.commit(&settings, Draft { bytes, count, max_timestamp, append_time }, durability)
+        })
+    }
+
+    fn append_encoded(&self, bytes: &[u8], durability: Durability) -> Result<Appended, LogError> {
+        self.check_writable()?;
+        let settings = std::sync::Arc::clone(&self.settings.read());
+        let now = self.clock.now();
+        let rules = Rules { partition: &self.id, settings: &settings, now };
+        rules.check_size(bytes.len())?;
+        let mut own = bytes.to_vec();
+        let batch = RecordBatch::parse(own.clone().into()).map_err(|source| rules.invalid(source))?;
+        rules.check_whole(&batch, bytes.len())?;
+        let greatest = rules.check_batch(&batch)?;
+        let append_time = (settings.message_timestamp_type == TimestampType::LogAppend).then_some(now);
+        let options = batch_options(&settings, batch.header().compression());
+        if options.compression != batch.header().compression() {
+            own = recompress(&batch, options).map_err(|source| rules.invalid(source))?;
+            rules.check_size(own.len())?;
+        }
+        let max_timestamp = append_time.or(greatest);
+        let kind = if append_time.is_some() { TimestampType::LogAppend } else { TimestampType::Create };
+        set_timestamps(&mut own, kind, max_timestamp).map(|_| ()).map_err(|source| rules.invalid(source))?;
+        let count = batch.header().record_count();
+        self.commit(&settings, Draft { bytes: &mut own, count, max_timestamp, append_time }, durability)
+    }
+
+    /// Gives the batch its offsets and writes it under the append lock, then waits for `durability` outside of it.
+    fn commit(&self, settings: &TopicSettings, draft: Draft<'_>, durability: Durability) -> Result<Appended, LogError> {
+        let mut writer = self.writer.lock();
+        self.check_online()?;
+        let base_offset = load(&self.log_end);
+        let end = base_offset.checked_add(u64::from(draft.count)).ok_or_else(|| LogError::TooLarge {
+            partition: self.id.clone(),
+            got: u64::from(draft.count),
+            limit: Offset::MAX.since(base_offset),
+            limit_key: "the offset range",
+        })?;
+        let last_offset = Offset::new(end.value() - 1).unwrap_or(base_offset);
+        let epoch = self.note_epoch(base_offset)?;
+        assign_offsets(draft.bytes, base_offset, epoch)
+            .map_err(|source| LogError::InvalidBatch { partition: self.id.clone(), source })?;
+        let facts = BatchFacts { last_offset, max_timestamp: draft.max_timestamp };
+        let active = self.segment_for(&mut writer, settings, draft.bytes.len(), facts)?;
+        if let Err(error) = active.write(draft.bytes, last_offset) {
+            return Err(self.undo_write(&active, self.wrap(error)));
+        }
+        // The log end first: who sees the batch must find its end inside the log.
+        store(&self.log_end, end);
+        let published = active.publish(draft.bytes.len() as u64, facts);
+        drop(writer);
+        if let Err(error) = published {
+            let error = self.wrap(error);
+            self.go_offline(&error);
+            return Err(error);
+        }
+        self.waiters.wake();
+        self.counters.appended_batches.add(1);
+        self.counters.appended_records.add(u64::from(draft.count));
+        self.counters.appended_bytes.add(draft.bytes.len() as u64);
+        let is_due = end.since(load(&self.recovery_point)) >= settings.flush_messages;
+        if durability == Durability::Durable || is_due {
+            self.make_durable(end)?;
+        }
+        let reached = if load(&self.recovery_point) >= end { Durability::Durable } else { Durability::Written };
+        Ok(Appended { base_offset, last_offset, timestamp: draft.append_time, durability: reached })
+    }
+
+    /// The epoch of an append: the last known one, else 0, which then begins here.
+    fn note_epoch(&self, base_offset: Offset) -> Result<LeaderEpoch, LogError> {
+        let mut epochs = self.epochs.lock();
+        let epoch = epochs.table().latest().map_or(LeaderEpoch::ZERO, |(epoch, _)| epoch);
+        epochs.update(|table| table.assign(epoch, base_offset)).map_err(|error| self.wrap(error))?;
+        Ok(epoch)
+    }
+
+    /// Cuts off what a failed write left. Where that fails too, nobody knows what stands there: the partition goes offline.
+    fn undo_write(&self, active: &Segment, error: LogError) -> LogError {
+        if let Err(second) = active.cut_back() {
+            self.go_offline(&self.wrap(second));
+        }
+        error
+    }
+
+    /// The active segment, a new one where the old one is full.
+    fn segment_for(
+        &self,
+        writer: &mut Writer,
+        settings: &TopicSettings,
+        size: usize,
+        facts: BatchFacts,
+    ) -> Result<std::sync::Arc<Segment>, LogError> {
+        let active = std::sync::Arc::clone(self.segments.read().active());
+        let age_ms_max = if settings.cleanup_policy.compacts() {
+            settings.segment_ms.min(settings.max_compaction_lag_ms)
+        } else {
+            settings.segment_ms
+        };
+        let input = RollInput {
+            size: active.size(),
+            append_size: size as u64,
+            size_max: u64::from(settings.segment_bytes),
+            age_ms_max,
+            jitter_ms: writer.jitter_ms.min(settings.segment_ms),
+            first_timestamp: active.first_timestamp().map_err(|error| self.wrap(error))?,
+            append_timestamp: facts.max_timestamp,
+            created: writer.segment_created,
+            now: self.clock.now(),
+            index_full: active.is_index_full().map_err(|error| self.wrap(error))?,
+            offset_overflow: !active.has_room_for(facts.last_offset),
+        };
+        if should_roll(&input).is_none() {
+            return Ok(active);
+        }
+        self.roll_to(writer, load(&self.log_end))
+    }
+
+    /// Seals the active segment and begins one at `base`. Nothing is synced here.
+    pub(super) fn roll_to(&self, writer: &mut Writer, base: Offset) -> Result<std::sync::Arc<Segment>, LogError> {
+        let list = self.list();
+        let old = std::sync::Arc::clone(list.active());
+        old.seal().map_err(|error| self.wrap(error))?;
+        let new = Segment::create(std::sync::Arc::clone(&self.vfs), &self.dir, base, self.segment_options());
+        let new = std::sync::Arc::new(new.map_err(|error| self.wrap(error))?);
+        let replaced = if old.size() == 0 && old.base_offset() == base {
+            super::segments::SegmentList::new(list.sealed().to_vec(), std::sync::Arc::clone(&new))
+        } else {
+            self.hand_over(old);
+            list.rolled(std::sync::Arc::clone(&new))
+        };
+        *self.segments.write() = replaced;
+        writer.segment_created = self.clock.now();
+        writer.jitter_ms = super::recover::draw_jitter(&self.settings.read());
+        self.counters.rolls.add(1);
+        Ok(new)
+    }
+}
+
+fn batch_options(settings: &TopicSettings, producer: Compression) -> BatchOptions {
+    let (compression, level) = match settings.compression_type {
+        CompressionType::Producer => (producer, None),
+        CompressionType::Uncompressed => (Compression::None, None),
+        CompressionType::Gzip => (Compression::Gzip, Some(settings.compression_gzip_level)),
+        CompressionType::Snappy => (Compression::Snappy, None),
+        CompressionType::Lz4 => (Compression::Lz4, Some(settings.compression_lz4_level)),
+        CompressionType::Zstd => (Compression::Zstd, Some(settings.compression_zstd_level)),
+    };
+    let timestamp_type = settings.message_timestamp_type;
+    BatchOptions { compression, level, timestamp_type, producer: None }
+}
+
+/// The same records in another codec.
+fn recompress(batch: &RecordBatch, options: BatchOptions) -> Result<Vec<u8>, crate::format::FormatError> {
+    let mut builder = BatchBuilder::new(options);
+    for record in batch.records() {
+        let record = record?;
+        let mut copy = Record::from_parts(record.key(), record.value());
+        for header in record.headers() {
+            copy = copy.with_header(header);
+        }
+        builder.push(&copy, record.timestamp())?;
+    }
+    builder.finish().map(|bytes| bytes.to_vec())
+}
+
+/// Builders between two appends.
+#[derive(Debug, Default)]
+pub(super) struct BuilderPool(Mutex<Vec<BatchBuilder>>);
+
+impl BuilderPool {
+    fn with<R>(&self, options: BatchOptions, work: impl FnOnce(&mut BatchBuilder) -> R) -> R {
+        let mut builder = self.0.lock().pop().unwrap_or_else(|| BatchBuilder::new(options));
+        builder.reset(options);
+        let result = work(&mut builder);
+        let mut pool = self.0.lock();
+        if pool.len() < BUILDERS_KEPT {
+            pool.push(builder);
+        }
+        result
+    }
+}

@@ -1,0 +1,145 @@
+//! Which leader epoch began at which offset, kept in `leader-epoch-checkpoint` (reference section 7).
+//!
+//! Epochs and start offsets both strictly increase. The pure table is [`EpochTable`]; [`EpochCache`] keeps it on disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::format::LeaderEpochCheckpoint;
+use crate::format::file_name::{FileName, Suffix};
+use crate::types::{LeaderEpoch, Offset};
+use crate::vfs::{IoError, OpenMode, Vfs};
+
+/// Epochs with their start offsets, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct EpochTable(Vec<(LeaderEpoch, Offset)>);
+
+impl EpochTable {
+    pub(super) fn new(entries: Vec<(LeaderEpoch, Offset)>) -> Self {
+        Self(entries)
+    }
+
+    pub(super) fn latest(&self) -> Option<(LeaderEpoch, Offset)> {
+        self.0.last().copied()
+    }
+
+    /// Notes that `epoch` began at `offset`; newer or later entries that contradict it go. Returns whether anything changed.
+    pub(super) fn assign(&mut self, epoch: LeaderEpoch, offset: Offset) -> bool {
+        if self.latest().is_some_and(|(latest, start)| latest == epoch && offset >= start) {
+            return false;
+        }
+        while self.latest().is_some_and(|(latest, start)| latest >= epoch || start >= offset) {
+            self.0.pop();
+        }
+        self.0.push((epoch, offset));
+        true
+    }
+
+    /// The epoch that `offset` belongs to.
+    pub(super) fn epoch_for(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.0.partition_point(|(_, start)| *start <= offset);
+        after.checked_sub(1).and_then(|i| self.0.get(i)).map(|(epoch, _)| *epoch)
+    }
+
+    /// Forgets epochs that begin at or after `end`.
+    pub(super) fn truncate_from_end(&mut self, end: Offset) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(_, start)| *start < end);
+        self.0.len() != before
+    }
+
+    /// Forgets epochs that end at or before `start`; the one that holds `start` begins there.
+    pub(super) fn truncate_from_start(&mut self, start: Offset) -> bool {
+        let dropped = self.0.partition_point(|(_, begin)| *begin <= start);
+        let Some(last) = dropped.checked_sub(1).and_then(|i| self.0.get(i)).copied() else { return false };
+        if dropped == 1 && last.1 == start {
+            return false;
+        }
+        self.0.splice(..dropped, [(last.0, start)]);
+        true
+    }
+
+    pub(super) fn clear(&mut self) -> bool {
+        !std::mem::take(&mut self.0).is_empty()
+    }
+}
+
+/// An [`EpochTable`] and its file.
+#[derive(Debug)]
+pub(super) struct EpochCache {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    table: EpochTable,
+    read_only: bool,
+}
+
+impl EpochCache {
+    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, table: EpochTable, read_only: bool) -> Self {
+        Self { vfs, dir, table, read_only }
+    }
+
+    pub(super) const fn table(&self) -> &EpochTable {
+        &self.table
+    }
+
+    /// Applies `change` and, where it changed anything, replaces the file durably.
+    pub(super) fn update(&mut self, change: impl FnOnce(&mut EpochTable) -> bool) -> Result<(), IoError> {
+        if !change(&mut self.table) || self.read_only {
+            return Ok(());
+        }
+        let bytes = LeaderEpochCheckpoint { entries: self.table.0.clone() }.encode();
+        let path = self.dir.join(FileName::leader_epochs().to_string());
+        let draft = self.dir.join(FileName::leader_epochs().with_suffix(Suffix::Tmp).to_string());
+        let file = self.vfs.open(&draft, OpenMode::Truncate)?;
+        file.write_at(&bytes, 0)?;
+        file.sync_data()?;
+        self.vfs.rename(&draft, &path)?;
+        self.vfs.sync_dir(&self.dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(entries: &[(i32, i64)]) -> EpochTable {
+        let entry = |&(epoch, start)| (LeaderEpoch::new(epoch).expect("epoch"), offset(start));
+        EpochTable::new(entries.iter().map(entry).collect())
+    }
+
+    fn offset(value: i64) -> Offset {
+        Offset::new(value).expect("a legal offset")
+    }
+
+    #[test]
+    fn deleting_a_prefix_keeps_the_epoch_that_holds_the_start() {
+        let mut epochs = table(&[(0, 0), (1, 7), (2, 10)]);
+        assert!(epochs.truncate_from_start(offset(5)));
+        assert_eq!(epochs, table(&[(0, 5), (1, 7), (2, 10)]));
+        assert!(epochs.truncate_from_start(offset(12)));
+        assert_eq!(epochs, table(&[(2, 12)]));
+    }
+
+    #[test]
+    fn assigning_drops_what_contradicts() {
+        let mut epochs = table(&[(0, 0), (1, 7), (2, 10)]);
+        assert!(!epochs.assign(LeaderEpoch::new(2).expect("epoch"), offset(30)));
+        assert!(epochs.assign(LeaderEpoch::new(3).expect("epoch"), offset(8)));
+        assert_eq!(epochs, table(&[(0, 0), (1, 7), (3, 8)]));
+    }
+
+    #[test]
+    fn an_offset_belongs_to_the_last_epoch_at_or_before_it() {
+        let epochs = table(&[(3, 5), (4, 9)]);
+        assert_eq!(epochs.epoch_for(offset(4)), None);
+        assert_eq!(epochs.epoch_for(offset(8)), LeaderEpoch::new(3));
+        assert_eq!(epochs.epoch_for(offset(9)), LeaderEpoch::new(4));
+    }
+
+    #[test]
+    fn truncating_the_end_drops_epochs_without_records() {
+        let mut epochs = table(&[(0, 0), (1, 7)]);
+        assert!(epochs.truncate_from_end(offset(7)));
+        assert_eq!(epochs, table(&[(0, 0)]));
+    }
+}

@@ -1,0 +1,175 @@
+//! What can go wrong with a partition: everything here names the topic-partition.
+
+use std::path::PathBuf;
+
+use crate::format::FormatError;
+use crate::location::Location;
+use crate::name::TopicPartition;
+use crate::segment::SegmentError;
+use crate::types::{ErrorKind, Offset, Timestamp};
+
+/// An error of one partition.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// A segment's file could not be read, written or understood.
+    #[error("{partition}: {source}")]
+    Segment {
+        /// The partition.
+        partition: TopicPartition,
+        /// What happened.
+        source: SegmentError,
+    },
+    /// A checkpoint file of the partition holds something else than it should.
+    #[error("{partition}: {}: {source}", file.display())]
+    Checkpoint {
+        /// The partition.
+        partition: TopicPartition,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+    /// The offset to read, find or delete to lies outside the log.
+    #[error("{partition}: offset {got} is out of range, valid are {start} to {end}")]
+    OffsetOutOfRange {
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset that was asked for.
+        got: Offset,
+        /// The smallest legal one, the log start offset.
+        start: Offset,
+        /// The greatest legal one.
+        end: Offset,
+    },
+    /// An append of nothing.
+    #[error("{partition}: an append needs at least one record")]
+    NoRecords {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// A record that the topic's config doesn't allow.
+    #[error("{partition}: record {index} is invalid: expected {expected}, got {got}")]
+    InvalidRecord {
+        /// The partition.
+        partition: TopicPartition,
+        /// Which record of the append, counted from 0.
+        index: usize,
+        /// The rule.
+        expected: &'static str,
+        /// What the record has.
+        got: String,
+    },
+    /// A record's timestamp is too far from the clock (`message.timestamp.before.max.ms`, `message.timestamp.after.max.ms`).
+    #[error("{partition}: record {index} has timestamp {got}, expected {earliest} to {latest}")]
+    InvalidTimestamp {
+        /// The partition.
+        partition: TopicPartition,
+        /// Which record of the append, counted from 0.
+        index: usize,
+        /// Its timestamp in milliseconds.
+        got: Timestamp,
+        /// The earliest legal one.
+        earliest: Timestamp,
+        /// The latest legal one.
+        latest: Timestamp,
+    },
+    /// Encoded bytes that are not one legal batch.
+    #[error("{partition}: the batch is refused: {source}")]
+    InvalidBatch {
+        /// The partition.
+        partition: TopicPartition,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+    /// A batch over `max.message.bytes` or `segment.bytes`.
+    #[error("{partition}: a batch of {got} bytes is too large, {limit_key} allows {limit}")]
+    TooLarge {
+        /// The partition.
+        partition: TopicPartition,
+        /// Its size in bytes.
+        got: u64,
+        /// The limit in bytes.
+        limit: u64,
+        /// The config that sets the limit.
+        limit_key: &'static str,
+    },
+    /// A write or sync failed in a way that leaves the disk's state unknown; reopening the partition verifies it.
+    #[error("{partition} is offline since a failure, reopen it: {reason}")]
+    Offline {
+        /// The partition.
+        partition: TopicPartition,
+        /// The failure's message.
+        reason: String,
+    },
+    /// The store was closed, or the topic deleted.
+    #[error("{partition} is closed")]
+    Closed {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// A change to a partition that is open for reading only.
+    #[error("{partition} is open read-only")]
+    ReadOnly {
+        /// The partition.
+        partition: TopicPartition,
+    },
+}
+
+impl LogError {
+    pub(crate) fn segment(partition: &TopicPartition, source: impl Into<SegmentError>) -> Self {
+        Self::Segment { partition: partition.clone(), source: source.into() }
+    }
+
+    /// What this error means for a caller.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Segment { source, .. } => source.kind(),
+            Self::Checkpoint { source, .. } => source.kind(),
+            Self::OffsetOutOfRange { .. } => ErrorKind::OffsetOutOfRange,
+            Self::NoRecords { .. } | Self::InvalidRecord { .. } | Self::InvalidTimestamp { .. } => {
+                ErrorKind::InvalidInput
+            }
+            Self::InvalidBatch { source, .. } => source.kind(),
+            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::Offline { .. } | Self::Closed { .. } => ErrorKind::Offline,
+            Self::ReadOnly { .. } => ErrorKind::Locked,
+        }
+    }
+
+    /// The partition it happened in.
+    #[must_use]
+    pub fn partition(&self) -> &TopicPartition {
+        match self {
+            Self::Segment { partition, .. }
+            | Self::Checkpoint { partition, .. }
+            | Self::OffsetOutOfRange { partition, .. }
+            | Self::NoRecords { partition }
+            | Self::InvalidRecord { partition, .. }
+            | Self::InvalidTimestamp { partition, .. }
+            | Self::InvalidBatch { partition, .. }
+            | Self::TooLarge { partition, .. }
+            | Self::Offline { partition, .. }
+            | Self::Closed { partition }
+            | Self::ReadOnly { partition } => partition,
+        }
+    }
+
+    /// The partition, file and position it happened at, as far as known.
+    #[must_use]
+    pub fn location(&self) -> Location {
+        let location = Location::unknown().in_partition(self.partition().clone());
+        match self {
+            Self::Segment { source, .. } => {
+                let location = location.in_file(source.file());
+                match source.position() {
+                    Some(position) => location.at_position(position),
+                    None => location,
+                }
+            }
+            Self::Checkpoint { file, .. } => location.in_file(file),
+            _ => location,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Finding an offset by name or by time (reference 5.2, 5.3; Kafka's `ListOffsets`).
+
+use super::{LogError, Partition};
+use crate::format::RecordBatch;
+use crate::segment::{Segment, SegmentError};
+use crate::types::{LeaderEpoch, Offset, Position, Timestamp};
+
+/// Which offset is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OffsetSpec {
+    /// The log start offset (Kafka's -2).
+    Earliest,
+    /// The high watermark (Kafka's -1).
+    Latest,
+    /// The first record with the greatest timestamp (Kafka's -3).
+    MaxTimestamp,
+    /// The first record whose timestamp is at or after this one.
+    Timestamp(Timestamp),
+}
+
+/// An offset that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FoundOffset {
+    /// The offset.
+    pub offset: Offset,
+    /// The record's timestamp; `None` for [`OffsetSpec::Earliest`] and [`OffsetSpec::Latest`].
+    pub timestamp: Option<Timestamp>,
+    /// The leader epoch the offset belongs to, where it is known.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+impl Partition {
+    /// Finds an offset; `None` when no record qualifies.
+    ///
+    /// # Errors
+    /// [`LogError::Segment`] when the disk fails or the log is damaged where it was looked into; [`LogError::Closed`].
+    pub fn find_offset(&self, spec: OffsetSpec) -> Result<Option<FoundOffset>, LogError> {
+        self.inner.check_open()?;
+        if self.inner.read_only {
+            self.refresh()?;
+        }
+        let found = match spec {
+            OffsetSpec::Earliest => Ok(Some((self.log_start_offset(), None))),
+            OffsetSpec::Latest => Ok(Some((self.high_watermark(), None))),
+            OffsetSpec::MaxTimestamp => self.find_max_timestamp(),
+            OffsetSpec::Timestamp(target) => self.find_timestamp(target),
+        };
+        let found = found.map_err(|error| self.inner.wrap(error))?;
+        Ok(found.map(|(offset, timestamp)| FoundOffset {
+            offset,
+            timestamp,
+            leader_epoch: self.inner.epochs.lock().table().epoch_for(offset),
+        }))
+    }
+
+    fn find_timestamp(&self, target: Timestamp) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {
+        let start = self.log_start_offset();
+        for segment in self.inner.list().iter() {
+            let is_candidate = segment.largest_timestamp()?.is_some_and(|largest| largest >= target);
+            if !is_candidate {
+                continue;
+            }
+            // A batch may qualify by a record below the log start only; then the search goes on behind it.
+            let mut from = start;
+            while let Some((position, batch)) = segment.find_by_time(target, from)? {
+                let found = first_record(segment, position, &batch, start, |timestamp| timestamp >= target)?;
+                if let Some((offset, timestamp)) = found {
+                    return Ok(Some((offset, Some(timestamp))));
+                }
+                from = batch.last_offset().next();
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_max_timestamp(&self) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {
+        let list = self.inner.list();
+        let mut best: Option<(Timestamp, &Segment)> = None;
+        for segment in list.iter() {
+            if let Some(largest) = segment.largest_timestamp()?
+                && best.is_none_or(|(known, _)| largest > known)
+            {
+                best = Some((largest, segment));
+            }
+        }
+        let Some((largest, segment)) = best else { return Ok(None) };
+        let start = self.log_start_offset();
+        let Some((position, batch)) = segment.find_by_time(largest, start)? else { return Ok(None) };
+        let found = first_record(segment, position, &batch, start, |timestamp| timestamp == largest)?;
+        Ok(found.map(|(offset, timestamp)| (offset, Some(timestamp))))
+    }
+}
+
+/// The first record at or after `start` whose timestamp `qualifies`.
+fn first_record(
+    segment: &Segment,
+    position: Position,
+    batch: &RecordBatch,
+    start: Offset,
+    qualifies: impl Fn(Timestamp) -> bool,
+) -> Result<Option<(Offset, Timestamp)>, SegmentError> {
+    for record in batch.records() {
+        let record = record.map_err(|source| segment.format_error(position, source))?;
+        if let Some(timestamp) = record.timestamp()
+            && record.offset() >= start
+            && qualifies(timestamp)
+        {
+            return Ok(Some((record.offset(), timestamp)));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,271 @@
+//! The log of one partition: records in, offsets out, in order, for ever.
+//!
+//! # The five offsets
+//!
+//! `log start <= last stable <= high watermark <= log end`, and `recovery point <= log end`. Until a partition is replicated the
+//! high watermark is the log end, and until it knows transactions the last stable offset is the high watermark.
+//!
+//! # Threads
+//!
+//! All methods take `&self`. Appends and everything that changes the segment list take the append lock; reads take none
+//! that is held over I/O. A writer makes a batch visible in this order: bytes in the file, log end offset, published size; so
+//! whoever sees a batch also sees a log end offset above it.
+
+mod append;
+mod epochs;
+mod error;
+mod lookup;
+mod read;
+mod recover;
+mod roll;
+mod segments;
+mod sync;
+mod truncate;
+mod validate;
+mod wait;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use append::{Appended, Durability};
+pub use error::LogError;
+pub use lookup::{FoundOffset, OffsetSpec};
+pub use read::{Batches, Read};
+pub use recover::{Cut, PartitionRecovery, VerifiedPoint};
+
+pub(crate) use recover::OpenParams;
+
+use crate::clock::Clock;
+use crate::config::TopicSettings;
+use crate::metrics::Counters;
+use crate::name::TopicPartition;
+use crate::segment::{Segment, SegmentError, SegmentOptions};
+use crate::types::{Offset, Position, Timestamp};
+use crate::vfs::Vfs;
+use append::BuilderPool;
+use epochs::EpochCache;
+use segments::SegmentList;
+use sync::GroupCommit;
+use wait::Waiters;
+
+/// The log of one partition. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Partition {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: TopicPartition,
+    dir: PathBuf,
+    vfs: Arc<dyn Vfs>,
+    clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
+    read_only: bool,
+    settings: RwLock<Arc<TopicSettings>>,
+    status: RwLock<Status>,
+    /// Replaced by whoever holds `writer`; readers clone it.
+    segments: RwLock<SegmentList>,
+    log_end: AtomicI64,
+    log_start: AtomicI64,
+    recovery_point: AtomicI64,
+    epochs: Mutex<EpochCache>,
+    writer: Mutex<Writer>,
+    commits: GroupCommit,
+    waiters: Waiters,
+    builders: BuilderPool,
+    trash: Mutex<Vec<Trash>>,
+}
+
+/// Whether the partition can be used.
+#[derive(Debug, Clone)]
+enum Status {
+    Online,
+    Offline(String),
+    Closed,
+}
+
+/// What only the holder of the append lock touches.
+#[derive(Debug)]
+struct Writer {
+    /// When the active segment was created, by the clock.
+    segment_created: Timestamp,
+    /// The random part of `segment.jitter.ms` for the active segment.
+    jitter_ms: u64,
+    /// When the last flush ended or the partition was opened.
+    last_flush: Timestamp,
+}
+
+/// Files with the suffix `.deleted`, to be removed at `due`.
+#[derive(Debug)]
+struct Trash {
+    files: Vec<PathBuf>,
+    due: Timestamp,
+}
+
+/// A segment as retention sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentFacts {
+    /// Bytes of its `.log`.
+    pub size: u64,
+    /// Its greatest timestamp, or the `.log`'s modification time where no record has one.
+    pub largest_timestamp: Option<Timestamp>,
+    /// The next segment's base offset, or the log end offset.
+    pub end_offset: Offset,
+}
+
+impl Partition {
+    /// The topic and the number of this partition.
+    #[must_use]
+    pub fn id(&self) -> &TopicPartition {
+        &self.inner.id
+    }
+
+    /// The folder its files stand in.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The first offset that can be read.
+    #[must_use]
+    pub fn log_start_offset(&self) -> Offset {
+        load(&self.inner.log_start)
+    }
+
+    /// The offset that the next record gets.
+    #[must_use]
+    pub fn log_end_offset(&self) -> Offset {
+        load(&self.inner.log_end)
+    }
+
+    /// The end of what consumers may read; equal to the log end offset until the partition is replicated.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        self.log_end_offset()
+    }
+
+    /// The end of what read-committed consumers may read; equal to the high watermark until the log knows transactions.
+    #[must_use]
+    pub fn last_stable_offset(&self) -> Offset {
+        self.high_watermark()
+    }
+
+    /// Every record below this offset survives a power loss.
+    #[must_use]
+    pub fn recovery_point(&self) -> Offset {
+        load(&self.inner.recovery_point).min(self.log_end_offset())
+    }
+
+    /// Bytes of all `.log` files.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.inner.list().iter().map(|segment| segment.size()).sum()
+    }
+
+    /// The segments in offset order, the active one last. They stay readable whatever happens to the log.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        self.inner.list().to_vec()
+    }
+
+    /// The config values in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<TopicSettings> {
+        Arc::clone(&self.inner.settings.read())
+    }
+
+    /// Puts other config values in force; segments that exist keep their index spacing.
+    pub(crate) fn set_settings(&self, settings: Arc<TopicSettings>) {
+        *self.inner.settings.write() = settings;
+    }
+
+    /// Ends the use of this partition by every clone; nothing is flushed.
+    pub(crate) fn invalidate(&self) {
+        *self.inner.status.write() = Status::Closed;
+        self.inner.waiters.wake();
+    }
+
+    /// Up to where the active segment was written by this process.
+    pub(crate) fn verified_point(&self) -> VerifiedPoint {
+        let list = self.inner.list();
+        VerifiedPoint { base_offset: list.active().base_offset(), position: Position::new(list.active().size()) }
+    }
+
+    /// The base offset of the oldest segment.
+    pub(crate) fn first_base_offset(&self) -> Offset {
+        self.inner.list().first().base_offset()
+    }
+
+    /// Milliseconds since the last flush, or since the partition was opened.
+    pub(crate) fn unflushed_ms(&self, now: Timestamp) -> u64 {
+        if self.recovery_point() >= self.log_end_offset() {
+            return 0;
+        }
+        u64::try_from(now.millis_since(self.inner.writer.lock().last_flush)).unwrap_or(0)
+    }
+
+    /// What retention decides on, oldest segment first.
+    pub(crate) fn segment_facts(&self) -> Result<Vec<SegmentFacts>, LogError> {
+        let list = self.inner.list();
+        let end = self.log_end_offset();
+        let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain(std::iter::once(end));
+        let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
+            let largest_timestamp = match segment.largest_timestamp()? {
+                Some(timestamp) => Some(timestamp),
+                None => segment.modified()?,
+            };
+            Ok(SegmentFacts { size: segment.size(), largest_timestamp, end_offset })
+        });
+        facts.collect::<Result<_, SegmentError>>().map_err(|error| self.inner.wrap(error))
+    }
+}
+
+impl Inner {
+    fn list(&self) -> SegmentList {
+        self.segments.read().clone()
+    }
+
+    fn segment_options(&self) -> SegmentOptions {
+        recover::segment_options(&self.settings.read(), self.read_only)
+    }
+
+    /// Refuses to go on when the partition is offline or closed.
+    fn check_online(&self) -> Result<(), LogError> {
+        match &*self.status.read() {
+            Status::Online => Ok(()),
+            Status::Offline(reason) => Err(LogError::Offline { partition: self.id.clone(), reason: reason.clone() }),
+            Status::Closed => Err(LogError::Closed { partition: self.id.clone() }),
+        }
+    }
+
+    fn check_writable(&self) -> Result<(), LogError> {
+        if self.read_only {
+            return Err(LogError::ReadOnly { partition: self.id.clone() });
+        }
+        self.check_online()
+    }
+
+    /// Refuses every further change until the partition is reopened.
+    fn go_offline(&self, reason: &LogError) {
+        let mut status = self.status.write();
+        if matches!(*status, Status::Online) {
+            *status = Status::Offline(reason.to_string());
+        }
+    }
+
+    fn wrap(&self, error: impl Into<crate::segment::SegmentError>) -> LogError {
+        LogError::segment(&self.id, error)
+    }
+}
+
+fn load(offset: &AtomicI64) -> Offset {
+    Offset::new(offset.load(Ordering::Acquire)).unwrap_or(Offset::ZERO)
+}
+
+fn store(offset: &AtomicI64, value: Offset) {
+    offset.store(value.value(), Ordering::Release);
+}

@@ -1,0 +1,593 @@
+//! Opening a partition's folder: leftovers of interrupted work, verification after a crash, and what had to be cut
+//! (reference section 10).
+//!
+//! Opening never fails for damaged batches. Where the log must be cut, what is cut stays in the folder under a name that
+//! ends in `.cut`, and the report says file, position and offsets.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::append::BuilderPool;
+use super::epochs::{EpochCache, EpochTable};
+use super::segments::SegmentList;
+use super::sync::GroupCommit;
+use super::wait::Waiters;
+use super::{Inner, LogError, Partition, Status, Writer, store};
+use crate::clock::Clock;
+use crate::config::TopicSettings;
+use crate::format::LeaderEpochCheckpoint;
+use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suffix};
+use crate::metrics::Counters;
+use crate::name::TopicPartition;
+use crate::segment::{Recovered, Scan, Segment, SegmentError, SegmentOptions, file_path};
+use crate::types::{Offset, Position};
+use crate::vfs::{IoError, OpenMode, Vfs};
+
+/// Names tried for one `.cut` file before the oldest is replaced.
+const CUT_NAMES_MAX: u32 = 1000;
+
+/// What opening a partition needs.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenParams {
+    pub vfs: Arc<dyn Vfs>,
+    pub clock: Arc<dyn Clock>,
+    pub counters: Arc<Counters>,
+    pub dir: PathBuf,
+    pub id: TopicPartition,
+    pub settings: Arc<TopicSettings>,
+    /// From `log-start-offset-checkpoint`.
+    pub log_start_offset: Option<Offset>,
+    /// From `recovery-point-offset-checkpoint`.
+    pub recovery_point: Option<Offset>,
+    /// Whether the store was closed in order.
+    pub clean: bool,
+    /// How far the active segment was written in this boot of the machine.
+    pub verified: Option<VerifiedPoint>,
+    pub read_only: bool,
+}
+
+/// Up to where a partition's active segment is known to be intact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifiedPoint {
+    /// The active segment's base offset.
+    pub base_offset: Offset,
+    /// All bytes of its `.log` before this position are whole batches.
+    pub position: Position,
+}
+
+/// What opening a partition did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionRecovery {
+    /// The partition.
+    pub id: TopicPartition,
+    /// How many segments were verified batch by batch.
+    pub recovered_segments: usize,
+    /// What was cut off, in the order of offsets.
+    pub cuts: Vec<Cut>,
+    /// The log end offset after opening.
+    pub log_end_offset: Offset,
+}
+
+/// A piece that recovery took out of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// The `.log` it was in.
+    pub file: PathBuf,
+    /// Where it stands now.
+    pub moved_to: PathBuf,
+    /// Where in the `.log` it began.
+    pub position: Position,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// The log ends before this offset now.
+    pub from_offset: Offset,
+    /// Why the log could not go on there.
+    pub reason: String,
+}
+
+/// The segments and epochs that opening found, before a [`Partition`] is made of them.
+struct Opened {
+    list: SegmentList,
+    epochs: EpochTable,
+    log_start: Offset,
+    log_end: Offset,
+    report: PartitionRecovery,
+    /// Whether segments were verified, so that the recovery point is the checkpoint's.
+    verified: bool,
+}
+
+impl Partition {
+    /// Opens the folder, which must exist.
+    pub(crate) fn open(params: OpenParams) -> Result<(Self, PartitionRecovery), LogError> {
+        let opened = Opening::new(&params).run()?;
+        let now = params.clock.now();
+        let report = opened.report.clone();
+        let recovery_point = if opened.verified {
+            params.recovery_point.unwrap_or(Offset::ZERO).min(opened.log_end)
+        } else {
+            opened.log_end
+        };
+        let epochs =
+            EpochCache::new(Arc::clone(&params.vfs), params.dir.clone(), opened.epochs.clone(), params.read_only);
+        let inner = Inner {
+            writer: Mutex::new(Writer {
+                segment_created: now,
+                jitter_ms: draw_jitter(&params.settings),
+                last_flush: now,
+            }),
+            id: params.id,
+            dir: params.dir,
+            vfs: params.vfs,
+            clock: params.clock,
+            counters: params.counters,
+            read_only: params.read_only,
+            settings: RwLock::new(params.settings),
+            status: RwLock::new(Status::Online),
+            log_end: AtomicI64::new(opened.log_end.value()),
+            log_start: AtomicI64::new(opened.log_start.value()),
+            recovery_point: AtomicI64::new(recovery_point.value()),
+            epochs: Mutex::new(epochs),
+            commits: GroupCommit::default(),
+            waiters: Waiters::default(),
+            builders: BuilderPool::default(),
+            trash: Mutex::new(Vec::new()),
+            segments: RwLock::new(opened.list.clone()),
+        };
+        inner.adopt(&opened)?;
+        Ok((Self { inner: Arc::new(inner) }, report))
+    }
+
+    /// Brings a partition back that went offline: verifies what lies above the recovery point and writes it anew, so that
+    /// nothing rests on bytes whose sync failed. Does nothing else to a partition that is online.
+    ///
+    /// # Durability
+    /// On return every record of the log survives a power loss.
+    ///
+    /// # Errors
+    /// [`LogError::Segment`] when the disk still fails, and then the partition stays offline; [`LogError::Closed`], [`LogError::ReadOnly`].
+    pub fn reopen(&self) -> Result<PartitionRecovery, LogError> {
+        let mut writer = self.inner.writer.lock();
+        match self.inner.check_writable() {
+            Ok(()) | Err(LogError::Offline { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let inner = &self.inner;
+        let params = OpenParams {
+            vfs: Arc::clone(&inner.vfs),
+            clock: Arc::clone(&inner.clock),
+            counters: Arc::clone(&inner.counters),
+            dir: inner.dir.clone(),
+            id: inner.id.clone(),
+            settings: self.settings(),
+            log_start_offset: Some(self.log_start_offset()),
+            recovery_point: Some(self.recovery_point()),
+            clean: false,
+            verified: None,
+            read_only: false,
+        };
+        for segment in inner.list().iter() {
+            segment.hold().map_err(|error| inner.wrap(error))?;
+        }
+        let mut opened = Opening::new(&params).reopening().run()?;
+        opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
+        *inner.segments.write() = opened.list.clone();
+        store(&inner.log_start, opened.log_start);
+        store(&inner.log_end, opened.log_end);
+        inner.adopt(&opened)?;
+        *inner.status.write() = Status::Online;
+        writer.last_flush = inner.clock.now();
+        inner.make_durable(opened.log_end)?;
+        Ok(opened.report)
+    }
+
+    /// Looks for what another process wrote since the last look; only for a partition opened read-only.
+    pub(super) fn refresh(&self) -> Result<(), LogError> {
+        let _writer = self.inner.writer.lock();
+        let inner = &self.inner;
+        let mut end = self.log_end_offset();
+        loop {
+            let list = inner.list();
+            end = list.active().follow(end).map_err(|error| inner.wrap(error))?;
+            store(&inner.log_end, end);
+            let entries = inner.vfs.read_dir(&inner.dir).map_err(|error| inner.wrap(error))?;
+            let next = log_bases(entries.iter().map(|entry| entry.name.as_str()))
+                .into_iter()
+                .find(|base| *base > list.active().base_offset());
+            let Some(base) = next else { return Ok(()) };
+            let options = inner.segment_options();
+            let segment = Segment::open(Arc::clone(&inner.vfs), &inner.dir, base, 0, options);
+            let segment = segment.map_err(|error| inner.wrap(error))?;
+            end = end.max(base);
+            *inner.segments.write() = list.rolled(Arc::new(segment));
+        }
+    }
+
+    /// Ends the use of this partition by every clone after writing and syncing everything.
+    pub(crate) fn close(&self) -> Result<(), LogError> {
+        let result = self.close_files();
+        self.invalidate();
+        result
+    }
+
+    fn close_files(&self) -> Result<(), LogError> {
+        if self.inner.read_only {
+            return Ok(());
+        }
+        self.flush()?;
+        let _writer = self.inner.writer.lock();
+        let active = Arc::clone(self.inner.list().active());
+        active.seal().and_then(|()| active.sync_all()).map_err(|error| self.inner.wrap(error))?;
+        self.inner.vfs.sync_dir(&self.inner.dir).map_err(|error| self.inner.wrap(error))
+    }
+
+    /// Writes the index entries that are only in memory, so that another process, or this one after a kill, finds them.
+    pub(crate) fn persist_indexes(&self) -> Result<(), LogError> {
+        let active = Arc::clone(self.inner.list().active());
+        active.persist_indexes().map_err(|error| self.inner.wrap(error))
+    }
+}
+
+impl Inner {
+    /// What follows from a log that was just opened: which segments the next flush must sync, and the epochs' ends.
+    fn adopt(&self, opened: &Opened) -> Result<(), LogError> {
+        if self.read_only {
+            return Ok(());
+        }
+        if opened.verified {
+            opened.list.sealed().iter().for_each(|segment| self.hand_over(Arc::clone(segment)));
+        }
+        let mut epochs = EpochCache::new(Arc::clone(&self.vfs), self.dir.clone(), opened.epochs.clone(), false);
+        let (start, end) = (opened.log_start, opened.log_end);
+        epochs
+            .update(|table| table.truncate_from_end(end) | table.truncate_from_start(start) | opened.verified)
+            .map_err(|error| self.wrap(error))?;
+        *self.epochs.lock() = epochs;
+        Ok(())
+    }
+
+    fn rewrite_above(&self, list: &SegmentList, recovery_point: Offset) -> Result<SegmentList, LogError> {
+        let rewrite = |segment: &Arc<Segment>| {
+            let size = Position::new(segment.size());
+            segment.rewrite(size).map(Arc::new).map_err(|error| self.wrap(error))
+        };
+        let first = list.from(recovery_point).next().map_or(Offset::ZERO, |segment| segment.base_offset());
+        let mut all = Vec::new();
+        for segment in list.iter() {
+            all.push(if segment.base_offset() >= first { rewrite(segment)? } else { Arc::clone(segment) });
+        }
+        let active = all.pop().unwrap_or_else(|| Arc::clone(list.active()));
+        Ok(SegmentList::new(all, active))
+    }
+
+    /// Refuses to read a partition that was closed; one that is offline can still be read.
+    pub(super) fn check_open(&self) -> Result<(), LogError> {
+        match &*self.status.read() {
+            Status::Closed => Err(LogError::Closed { partition: self.id.clone() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Segment options from topic config.
+pub(super) fn segment_options(settings: &TopicSettings, foreign: bool) -> SegmentOptions {
+    SegmentOptions {
+        index_interval_bytes: u64::from(settings.index_interval_bytes),
+        index_size_max: u64::from(settings.segment_index_bytes),
+        preallocate: if settings.preallocate { u64::from(settings.segment_bytes) } else { 0 },
+        foreign,
+    }
+}
+
+/// A random number below `segment.jitter.ms`, so that many partitions don't roll at once.
+pub(super) fn draw_jitter(settings: &TopicSettings) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let bound = settings.segment_jitter_ms.min(settings.segment_ms);
+    if bound == 0 { 0 } else { std::collections::hash_map::RandomState::new().build_hasher().finish() % bound }
+}
+
+fn log_bases<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<Offset> {
+    names
+        .filter_map(FileName::parse)
+        .filter(|name| name.kind() == FileKind::Log && name.suffix() == Suffix::None)
+        .filter_map(|name| name.offset())
+        .collect()
+}
+
+/// One opening of a folder.
+struct Opening<'a> {
+    params: &'a OpenParams,
+    epochs: EpochTable,
+    report: PartitionRecovery,
+    reopening: bool,
+}
+
+impl<'a> Opening<'a> {
+    fn new(params: &'a OpenParams) -> Self {
+        let report = PartitionRecovery {
+            id: params.id.clone(),
+            recovered_segments: 0,
+            cuts: Vec::new(),
+            log_end_offset: Offset::ZERO,
+        };
+        Self { params, epochs: EpochTable::default(), report, reopening: false }
+    }
+
+    /// Files that readers hold must stay: `.deleted` ones wait for their time.
+    fn reopening(mut self) -> Self {
+        self.reopening = true;
+        self
+    }
+
+    fn run(mut self) -> Result<Opened, LogError> {
+        self.epochs = self.read_epochs()?;
+        if !self.params.read_only {
+            self.finish_swaps()?;
+        }
+        let names = self.names()?;
+        let bases = log_bases(names.iter().map(String::as_str));
+        if !self.params.read_only {
+            self.remove_orphans(&names, &bases)?;
+        }
+        let mut segments = self.open_segments(&bases, &names)?;
+        let verified = self.recover_segments(&mut segments)?;
+        let mut log_end = self.log_end(&segments)?;
+        let first = segments.first().map(|segment| segment.base_offset());
+        let mut log_start = self.params.log_start_offset.max(first).unwrap_or(Offset::ZERO);
+        if !segments.is_empty() && log_end < log_start {
+            self.set_aside(&segments, log_start, "the log ends before the log start offset")?;
+            segments.clear();
+        }
+        let active = match segments.pop() {
+            Some(active) => active,
+            None => {
+                log_end = log_start;
+                Arc::new(self.create(log_start)?)
+            }
+        };
+        log_start = log_start.min(log_end);
+        self.report.log_end_offset = log_end;
+        let list = SegmentList::new(segments, active);
+        Ok(Opened { list, epochs: self.epochs, log_start, log_end, report: self.report, verified })
+    }
+
+    fn wrap(&self, error: impl Into<SegmentError>) -> LogError {
+        LogError::segment(&self.params.id, error)
+    }
+
+    fn io<T>(&self, result: Result<T, IoError>) -> Result<T, LogError> {
+        result.map_err(|error| self.wrap(error))
+    }
+
+    fn names(&self) -> Result<Vec<String>, LogError> {
+        let entries = self.io(self.params.vfs.read_dir(&self.params.dir))?;
+        Ok(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), LogError> {
+        self.io(self.params.vfs.remove_file(&self.params.dir.join(name)))
+    }
+
+    fn read_epochs(&self) -> Result<EpochTable, LogError> {
+        let path = self.params.dir.join(LEADER_EPOCH_CHECKPOINT);
+        let Some(metadata) = self.io(self.params.vfs.metadata(&path))? else { return Ok(EpochTable::default()) };
+        let file = self.io(self.params.vfs.open(&path, OpenMode::Read))?;
+        let mut bytes = vec![0; usize::try_from(metadata.size).unwrap_or(0)];
+        let read = self.io(file.read_at(&mut bytes, 0))?;
+        bytes.truncate(read);
+        match LeaderEpochCheckpoint::parse(&bytes) {
+            Ok(checkpoint) => Ok(EpochTable::new(checkpoint.entries)),
+            Err(source) => Err(LogError::Checkpoint { partition: self.params.id.clone(), file: path, source }),
+        }
+    }
+
+    /// Ends what a crash interrupted: drops unfinished replacements, completes finished ones (reference 10.2, steps 1 to 4).
+    fn finish_swaps(&self) -> Result<(), LogError> {
+        let names = self.names()?;
+        let parsed: Vec<_> = names.iter().filter_map(|name| Some((name, FileName::parse(name)?))).collect();
+        let cleaned_from = parsed
+            .iter()
+            .filter(|(_, name)| name.suffix() == Suffix::Cleaned)
+            .filter_map(|(_, name)| name.offset())
+            .min();
+        let mut swaps = Vec::new();
+        for (file, name) in &parsed {
+            match name.suffix() {
+                Suffix::Deleted if !self.reopening => self.remove(file)?,
+                Suffix::Cleaned => self.remove(file)?,
+                Suffix::Swap if cleaned_from.is_some() && name.offset() >= cleaned_from => self.remove(file)?,
+                Suffix::Swap => swaps.push((*file, *name)),
+                _ => {}
+            }
+        }
+        if swaps.is_empty() { Ok(()) } else { self.complete_swaps(&swaps, &parsed) }
+    }
+
+    fn complete_swaps(&self, swaps: &[(&String, FileName)], all: &[(&String, FileName)]) -> Result<(), LogError> {
+        for (file, swap) in swaps.iter().filter(|(_, name)| name.kind() == FileKind::Log) {
+            let Some(base) = swap.offset() else { continue };
+            let end = self.swap_end(file, base)?;
+            let replaced = all.iter().filter(|(_, name)| {
+                name.suffix() == Suffix::None && name.offset().is_some_and(|offset| offset >= base && offset < end)
+            });
+            for (old, _) in replaced {
+                self.remove(old)?;
+            }
+        }
+        for (file, name) in swaps {
+            let target = name.with_suffix(Suffix::None).to_string();
+            self.io(self.params.vfs.rename(&self.params.dir.join(file), &self.params.dir.join(target)))?;
+        }
+        self.io(self.params.vfs.sync_dir(&self.params.dir))
+    }
+
+    /// The offset after the last batch of a `.log.swap`.
+    fn swap_end(&self, file: &str, base: Offset) -> Result<Offset, LogError> {
+        let path = self.params.dir.join(file);
+        let end = Segment::end_of_file(Arc::clone(&self.params.vfs), path, base).map_err(|error| self.wrap(error))?;
+        Ok(end.max(base.next()))
+    }
+
+    fn remove_orphans(&self, names: &[String], bases: &BTreeSet<Offset>) -> Result<(), LogError> {
+        for name in names {
+            let Some(parsed) = FileName::parse(name) else { continue };
+            let is_index = matches!(parsed.kind(), FileKind::OffsetIndex | FileKind::TimeIndex | FileKind::TxnIndex);
+            let is_orphan = parsed.offset().is_some_and(|offset| !bases.contains(&offset));
+            if is_index && is_orphan && parsed.suffix() == Suffix::None {
+                self.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn options(&self) -> SegmentOptions {
+        segment_options(&self.params.settings, self.params.read_only)
+    }
+
+    fn open_segments(&self, bases: &BTreeSet<Offset>, names: &[String]) -> Result<Vec<Arc<Segment>>, LogError> {
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let mut segments = Vec::with_capacity(bases.len());
+        for base in bases {
+            let path = file_path(&self.params.dir, FileKind::Log, *base, Suffix::None);
+            let size = self.io(self.params.vfs.metadata(&path))?.map_or(0, |metadata| metadata.size);
+            let vfs = Arc::clone(&self.params.vfs);
+            let segment = Segment::open(vfs, &self.params.dir, *base, size, self.options());
+            let segment = segment.map_err(|error| self.wrap(error))?;
+            let index = FileName::offset_index(*base);
+            if !self.params.read_only && !names.contains(index.to_string().as_str()) {
+                segment.recover(Scan::Whole, &mut |_| {}).map_err(|error| self.wrap(error))?;
+            }
+            segments.push(Arc::new(segment));
+        }
+        Ok(segments)
+    }
+
+    fn create(&self, base: Offset) -> Result<Segment, LogError> {
+        let (vfs, dir) = (Arc::clone(&self.params.vfs), &self.params.dir);
+        if self.params.read_only {
+            return Segment::open(vfs, dir, base, 0, self.options()).map_err(|error| self.wrap(error));
+        }
+        let segment = Segment::create(vfs, dir, base, self.options()).map_err(|error| self.wrap(error))?;
+        self.io(self.params.vfs.sync_dir(dir))?;
+        Ok(segment)
+    }
+
+    /// Verifies what may be damaged and cuts the log at the first damage. Returns whether anything was verified.
+    fn recover_segments(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<bool, LogError> {
+        if self.params.read_only {
+            return Ok(false);
+        }
+        let first = match self.first_unverified(segments)? {
+            Some(first) => first,
+            None => return Ok(false),
+        };
+        for index in first..segments.len() {
+            let Some(segment) = segments.get(index).cloned() else { break };
+            let found = self.recover_segment(&segment)?;
+            self.report.recovered_segments += 1;
+            self.params.counters.segments_recovered.add(1);
+            if let Some((position, reason)) = found.damage {
+                self.cut_tail(&segment, position, found.next_offset, reason.clone())?;
+                let later = segments.split_off(index + 1);
+                self.set_aside(&later, found.next_offset, &format!("follows a cut: {reason}"))?;
+                break;
+            }
+            segment.cut_back().map_err(|error| self.wrap(error))?;
+        }
+        Ok(true)
+    }
+
+    /// The first segment that needs to be verified; `None` after a clean stop that left the active segment whole.
+    fn first_unverified(&self, segments: &[Arc<Segment>]) -> Result<Option<usize>, LogError> {
+        let Some(last) = segments.len().checked_sub(1) else { return Ok(None) };
+        if self.params.clean {
+            let Some(active) = segments.get(last) else { return Ok(None) };
+            let whole = matches!(active.end(), Ok((end, _)) if end.value() == active.size());
+            return Ok((!whole || !active.has_sane_indexes()).then_some(last));
+        }
+        let from = match self.params.verified {
+            Some(verified) => verified.base_offset,
+            None => self.params.recovery_point.unwrap_or(Offset::ZERO),
+        };
+        Ok(Some(segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1)))
+    }
+
+    fn recover_segment(&mut self, segment: &Segment) -> Result<Recovered, LogError> {
+        let scan = match self.params.verified {
+            Some(verified) if verified.base_offset == segment.base_offset() => Scan::From(verified.position),
+            _ => Scan::Whole,
+        };
+        let epochs = &mut self.epochs;
+        let recovered = segment.recover(scan, &mut |header| {
+            if let Some(epoch) = header.leader_epoch()
+                && epochs.latest().is_none_or(|(latest, _)| epoch > latest)
+            {
+                epochs.assign(epoch, header.base_offset());
+            }
+        });
+        recovered.map_err(|error| LogError::segment(&self.params.id, error))
+    }
+
+    fn cut_tail(
+        &mut self,
+        segment: &Segment,
+        position: Position,
+        from_offset: Offset,
+        reason: String,
+    ) -> Result<(), LogError> {
+        let file = segment.path();
+        let moved_to = self.cut_name(&file)?;
+        let bytes = segment.cut_tail_into(&moved_to).map_err(|error| self.wrap(error))?;
+        self.params.counters.bytes_cut.add(bytes);
+        self.report.cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason });
+        Ok(())
+    }
+
+    /// Takes whole segments out of the log, keeping their batches as `.cut` files.
+    fn set_aside(&mut self, segments: &[Arc<Segment>], from_offset: Offset, reason: &str) -> Result<(), LogError> {
+        for segment in segments {
+            let file = segment.path();
+            let moved_to = self.cut_name(&file)?;
+            self.io(self.params.vfs.rename(&file, &moved_to))?;
+            for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex, FileKind::Snapshot] {
+                let path = file_path(&self.params.dir, kind, segment.base_offset(), Suffix::None);
+                match self.params.vfs.remove_file(&path) {
+                    Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
+                    _ => {}
+                }
+            }
+            let bytes = segment.size();
+            self.params.counters.bytes_cut.add(bytes);
+            let (position, reason) = (Position::ZERO, reason.to_owned());
+            self.report.cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason });
+        }
+        self.io(self.params.vfs.sync_dir(&self.params.dir))
+    }
+
+    /// A free name for what is cut out of `file`: `<file>.cut`, then `<file>.2.cut` and so on.
+    fn cut_name(&self, file: &Path) -> Result<PathBuf, LogError> {
+        let stem = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut path = self.params.dir.join(format!("{stem}.cut"));
+        for number in 2..CUT_NAMES_MAX {
+            if self.io(self.params.vfs.metadata(&path))?.is_none() {
+                break;
+            }
+            path = self.params.dir.join(format!("{stem}.{number}.cut"));
+        }
+        Ok(path)
+    }
+
+    /// The offset after the last batch. A read-only opening takes what is whole and intact as the log.
+    fn log_end(&self, segments: &[Arc<Segment>]) -> Result<Offset, LogError> {
+        let Some(active) = segments.last() else { return Ok(Offset::ZERO) };
+        if self.params.read_only {
+            return active.start_following().map_err(|error| self.wrap(error));
+        }
+        active.end().map(|(_, next)| next).map_err(|error| self.wrap(error))
+    }
+}

@@ -1,0 +1,114 @@
+//! Making appends durable: one sync serves every append that was written before it began.
+//!
+//! A failed sync is final: what the disk holds of the unsynced bytes is unknown, so the partition goes offline, and every
+//! append that waited for that sync gets the error.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Inner, LogError, Partition, load, store};
+use crate::segment::Segment;
+use crate::types::Offset;
+
+/// Who syncs now; the others wait for the end of it.
+#[derive(Debug, Default)]
+pub(super) struct GroupCommit {
+    running: Mutex<bool>,
+    ended: Condvar,
+    /// Segments that were sealed and not synced since; at most what was rolled between two flushes.
+    sealed: Mutex<Vec<Arc<Segment>>>,
+}
+
+impl Partition {
+    /// Makes everything that was appended before this call durable, and hands sealed segments over to the disk.
+    ///
+    /// # Durability
+    /// On return every record below the log end offset at the time of the call survives a power loss.
+    ///
+    /// # Errors
+    /// [`LogError::Segment`] when a sync fails; the partition is offline from then on.
+    pub fn flush(&self) -> Result<(), LogError> {
+        if self.inner.read_only {
+            return Ok(());
+        }
+        self.inner.check_online()?;
+        self.inner.make_durable(self.log_end_offset())?;
+        self.inner.writer.lock().last_flush = self.inner.clock.now();
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Returns once everything below `end` is durable, by an own sync or by somebody else's.
+    pub(super) fn make_durable(&self, end: Offset) -> Result<(), LogError> {
+        loop {
+            let mut running = self.commits.running.lock();
+            if load(&self.recovery_point) >= end {
+                return Ok(());
+            }
+            self.check_online()?;
+            if !*running {
+                *running = true;
+                drop(running);
+                let result = self.sync_all();
+                *self.commits.running.lock() = false;
+                self.commits.ended.notify_all();
+                return result;
+            }
+            self.commits.ended.wait(&mut running);
+        }
+    }
+
+    /// Syncs the segments that were sealed since the last time, indexes included, and the active one's batches.
+    fn sync_all(&self) -> Result<(), LogError> {
+        let end = load(&self.log_end);
+        let from = load(&self.recovery_point);
+        let result = self.sync_segments(from);
+        if let Err(error) = &result {
+            self.go_offline(error);
+            return result;
+        }
+        self.recovery_point.fetch_max(end.value(), Ordering::AcqRel);
+        self.counters.syncs.add(1);
+        Ok(())
+    }
+
+    fn sync_segments(&self, from: Offset) -> Result<(), LogError> {
+        let sealed = std::mem::take(&mut *self.commits.sealed.lock());
+        for segment in &sealed {
+            match segment.sync_all() {
+                Ok(()) => segment.release(),
+                // Retention or truncation removed it meanwhile: there is nothing left to sync.
+                Err(_) if !self.holds(segment) => {}
+                Err(error) => return Err(self.wrap(error)),
+            }
+        }
+        let active = Arc::clone(self.list().active());
+        match active.sync_log() {
+            Err(error) if self.holds(&active) => return Err(self.wrap(error)),
+            _ => {}
+        }
+        if !sealed.is_empty() || active.base_offset() >= from {
+            self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
+        }
+        Ok(())
+    }
+
+    /// Hands a segment that won't grow any more to the next flush.
+    pub(super) fn hand_over(&self, sealed: Arc<Segment>) {
+        self.commits.sealed.lock().push(sealed);
+    }
+
+    fn holds(&self, segment: &Arc<Segment>) -> bool {
+        self.list().iter().any(|other| Arc::ptr_eq(other, segment))
+    }
+
+    /// Lowers the recovery point when the log was cut below it.
+    pub(super) fn lower_recovery_point(&self, end: Offset) {
+        if load(&self.recovery_point) > end {
+            store(&self.recovery_point, end);
+        }
+    }
+}

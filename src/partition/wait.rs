@@ -1,0 +1,87 @@
+//! Waiting for the log to grow, from any number of threads; an append pays one load when nobody waits.
+
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Partition, Status};
+use crate::types::Offset;
+
+/// How often a partition that another process writes is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Threads that wait for the log end to move.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    count: AtomicUsize,
+    lock: Mutex<()>,
+    grown: Condvar,
+}
+
+impl Waiters {
+    /// Wakes everybody; to be called after the new log end was stored.
+    pub(super) fn wake(&self) {
+        // Pairs with the fence in `wait`: either this sees the waiter, or the waiter sees the new log end.
+        fence(Ordering::SeqCst);
+        if self.count.load(Ordering::Relaxed) > 0 {
+            drop(self.lock.lock());
+            self.grown.notify_all();
+        }
+    }
+
+    /// Waits until `done` or the deadline; returns what `done` said last.
+    fn wait(&self, deadline: Option<Instant>, done: impl Fn() -> bool) -> bool {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let mut guard = self.lock.lock();
+        let mut reached = done();
+        while !reached {
+            let timed_out = match deadline {
+                Some(deadline) => self.grown.wait_until(&mut guard, deadline).timed_out(),
+                None => {
+                    self.grown.wait(&mut guard);
+                    false
+                }
+            };
+            reached = done();
+            if timed_out {
+                break;
+            }
+        }
+        drop(guard);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        reached
+    }
+}
+
+impl Partition {
+    /// Waits until the record at `offset` is there, at most `timeout`; returns whether it is. Returns early, with `false`, when
+    /// the partition is closed. A partition opened read-only looks for what another process wrote every 10 ms.
+    #[must_use]
+    pub fn wait_for(&self, offset: Offset, timeout: Duration) -> bool {
+        if self.log_end_offset() > offset {
+            return true;
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        if self.inner.read_only {
+            return self.poll_for(offset, deadline);
+        }
+        let closed = || matches!(*self.inner.status.read(), Status::Closed);
+        self.inner.waiters.wait(deadline, || self.log_end_offset() > offset || closed());
+        self.log_end_offset() > offset
+    }
+
+    fn poll_for(&self, offset: Offset, deadline: Option<Instant>) -> bool {
+        loop {
+            // A folder that can't be read just now may be readable at the next look.
+            if self.refresh().is_ok() && self.log_end_offset() > offset {
+                return true;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The `.log` of one segment: append bytes, read slices, walk batch headers, cut the tail.
+//!
+//! One writer (the partition's append lock) and any number of readers. The writer publishes the length after the bytes
+//! are there; readers never look past the published length, so they need no lock against the writer.
+//!
+//! A prefix that has been written never changes while this value lives: nothing is overwritten, and a cut
+//! ([`LogFile::cut_back`]) never goes below the published length. That is what makes mapping it sound.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::error::SegmentError;
+use crate::format::{BatchHeader, FormatError, RecordBatch};
+use crate::types::Position;
+use crate::vfs::{OpenMode, Vfs, VfsFile};
+
+/// Bytes that are read at once while batch headers of an unmapped file are walked.
+const WALK_WINDOW: u64 = 16 * 1024;
+
+/// How far the map of a growing file may lag behind its end before a read renews it.
+const MAP_STEP: u64 = 4 * 1024 * 1024;
+
+/// Positions in a `.log` are signed 32-bit numbers on disk.
+pub(crate) const LOG_SIZE_MAX: u64 = i32::MAX as u64;
+
+/// One `.log` file.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    vfs: Arc<dyn Vfs>,
+    path: RwLock<PathBuf>,
+    /// Opened on first use, closed again once a sealed file is mapped.
+    file: Mutex<Option<Arc<dyn VfsFile>>>,
+    /// The mapped prefix; grows by replacement.
+    map: RwLock<Bytes>,
+    /// Bytes that readers may see.
+    size: AtomicU64,
+    mappable: bool,
+    read_only: bool,
+}
+
+impl LogFile {
+    /// A file of which the first `size` bytes are batches. It is opened when first used. `mappable` is false when another
+    /// process may cut the file.
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, path: PathBuf, size: u64, mappable: bool, read_only: bool) -> Self {
+        Self {
+            vfs,
+            path: RwLock::new(path),
+            file: Mutex::new(None),
+            map: RwLock::new(Bytes::new()),
+            size: AtomicU64::new(size),
+            mappable,
+            read_only,
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.path.read().clone()
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The open file.
+    pub(crate) fn file(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
+        let mut slot = self.file.lock();
+        if let Some(file) = slot.as_ref() {
+            return Ok(Arc::clone(file));
+        }
+        let mode = if self.read_only { OpenMode::Read } else { OpenMode::Write };
+        let file = self.vfs.open(&self.path.read(), mode)?;
+        *slot = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Writes `bytes` behind the published length without publishing them. After an error any part of them may stand there;
+    /// the caller decides with [`LogFile::cut_back`] whether the file can go on.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), SegmentError> {
+        let at = self.size.load(Ordering::Relaxed);
+        let end = at.saturating_add(bytes.len() as u64);
+        if end > LOG_SIZE_MAX {
+            return Err(SegmentError::TooLarge { file: self.path(), got: end });
+        }
+        Ok(self.file()?.write_at(bytes, at)?)
+    }
+
+    /// Sets how many bytes readers may see.
+    pub(crate) fn publish(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Removes what lies behind the published length: a failed append's rest, or preallocated space.
+    pub(crate) fn cut_back(&self) -> Result<(), SegmentError> {
+        Ok(self.file()?.set_size(self.size())?)
+    }
+
+    /// Makes the published bytes durable.
+    pub(crate) fn sync(&self) -> Result<(), SegmentError> {
+        Ok(self.file()?.sync_data()?)
+    }
+
+    /// Closes the file until it is used again.
+    pub(crate) fn release(&self) {
+        *self.file.lock() = None;
+    }
+
+    /// Opens the file, so that it stays readable after it was renamed and removed.
+    pub(crate) fn hold(&self) -> Result<(), SegmentError> {
+        if self.map.read().len() as u64 >= self.size() { Ok(()) } else { self.file().map(|_| ()) }
+    }
+
+    pub(crate) fn rename(&self, to: PathBuf) -> Result<(), SegmentError> {
+        let mut path = self.path.write();
+        self.vfs.rename(&path, &to)?;
+        *path = to;
+        Ok(())
+    }
+
+    /// The bytes `[position, position + size)`, cut at the published length.
+    pub(crate) fn read(&self, position: Position, size: u64) -> Result<Bytes, SegmentError> {
+        let published = self.size();
+        let start = position.value().min(published);
+        let end = start.saturating_add(size).min(published);
+        if start == end {
+            return Ok(Bytes::new());
+        }
+        if let Some(bytes) = slice(&self.map.read(), start, end) {
+            return Ok(bytes);
+        }
+        if self.mappable && published - (self.map.read().len() as u64) >= MAP_STEP.min(published) {
+            return self.read_mapped(start, end, published);
+        }
+        self.read_copied(start, end)
+    }
+
+    /// Renews the map up to `published` and reads from it.
+    fn read_mapped(&self, start: u64, end: u64, published: u64) -> Result<Bytes, SegmentError> {
+        let mut map = self.map.write();
+        if (map.len() as u64) < published {
+            *map = self.file()?.map(published)?;
+        }
+        Ok(slice(&map, start, end).unwrap_or_default())
+    }
+
+    fn read_copied(&self, start: u64, end: u64) -> Result<Bytes, SegmentError> {
+        let mut buffer = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
+        let read = self.file()?.read_at(&mut buffer, start)?;
+        buffer.truncate(read);
+        Ok(Bytes::from(buffer))
+    }
+
+    /// Walks the batch headers from `position`, which must be the start of a batch.
+    pub(crate) fn headers_from(&self, position: Position) -> HeaderWalk<'_> {
+        HeaderWalk { log: self, at: position, window: Bytes::new(), window_start: position }
+    }
+
+    /// The whole batch at `position`, checksum verified; `None` when the log ends there, in zeros or inside the batch.
+    pub(crate) fn batch_at(&self, position: Position) -> Result<Option<RecordBatch>, SegmentError> {
+        let Some((_, header)) = self.headers_from(position).next_header()? else { return Ok(None) };
+        let bytes = self.read(position, u64::from(header.size()))?;
+        RecordBatch::parse(bytes).map(Some).map_err(|source| SegmentError::format(&self.path(), position, source))
+    }
+}
+
+fn slice(map: &Bytes, start: u64, end: u64) -> Option<Bytes> {
+    let start = usize::try_from(start).ok()?;
+    let end = usize::try_from(end).ok()?;
+    (end <= map.len()).then(|| map.slice(start..end))
+}
+
+/// Steps from batch to batch by their headers alone; checksums are not looked at.
+pub(crate) struct HeaderWalk<'a> {
+    log: &'a LogFile,
+    at: Position,
+    window: Bytes,
+    window_start: Position,
+}
+
+impl HeaderWalk<'_> {
+    /// The next batch's place and header; `None` at the end of the log: no bytes left, zeros, or a batch that isn't all there.
+    pub(crate) fn next_header(&mut self) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
+        let position = self.at;
+        let left = self.log.size().saturating_sub(position.value());
+        if left < BatchHeader::PEEK_SIZE as u64 && left < 26 {
+            return Ok(None);
+        }
+        self.fill()?;
+        let skip = usize::try_from(position.value() - self.window_start.value()).unwrap_or(usize::MAX);
+        let bytes = self.window.get(skip..).unwrap_or_default();
+        if is_end_of_log(bytes) {
+            return Ok(None);
+        }
+        match BatchHeader::peek(bytes) {
+            Ok(header) if u64::from(header.size()) <= left => {
+                self.at = position.plus(u64::from(header.size()));
+                Ok(Some((position, header)))
+            }
+            Ok(_) | Err(FormatError::Incomplete { .. }) => Ok(None),
+            Err(source) => Err(SegmentError::format(&self.log.path(), position, source)),
+        }
+    }
+
+    /// Sees to it that the window covers a whole header at the current place.
+    fn fill(&mut self) -> Result<(), SegmentError> {
+        let needed = self.at.plus(BatchHeader::PEEK_SIZE as u64).value().min(self.log.size());
+        let covered = self.window_start.plus(self.window.len() as u64).value();
+        if needed > covered {
+            self.window = self.log.read(self.at, WALK_WINDOW)?;
+            self.window_start = self.at;
+        }
+        Ok(())
+    }
+}
+
+/// Zeros where a batch's length should be mean that nothing was written from here on (preallocated space).
+pub(crate) fn is_end_of_log(bytes: &[u8]) -> bool {
+    bytes.iter().take(17).all(|byte| *byte == 0)
+}

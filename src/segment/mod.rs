@@ -1,0 +1,456 @@
+//! One segment: a `.log` with its sparse `.index` and `.timeindex`, all named after one base offset.
+//!
+//! A segment is written by one thread at a time (whoever holds its partition's append lock) and read by any number.
+//! Readers see a batch once its bytes, and nothing else, are in place: the indexes are hints that may lag behind.
+//!
+//! What it leaves to the partition: which offsets are valid, when to roll, which segments exist.
+
+mod error;
+mod index_file;
+mod log_file;
+mod offset_index;
+mod recover;
+mod time_index;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+pub use error::SegmentError;
+pub(crate) use log_file::LOG_SIZE_MAX;
+pub(crate) use recover::{Recovered, Scan};
+
+use crate::format::file_name::{FileKind, FileName, Suffix};
+use crate::format::{BatchHeader, FormatError, RecordBatch};
+use crate::types::{Offset, Position, Timestamp};
+use crate::vfs::Vfs;
+use log_file::{HeaderWalk, LogFile};
+use offset_index::{OffsetIndex, relative};
+use time_index::TimeIndex;
+
+/// What a segment needs to know of its topic's config.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentOptions {
+    /// `index.interval.bytes`.
+    pub index_interval_bytes: u64,
+    /// `segment.index.bytes`: bounds how many entries an index may get.
+    pub index_size_max: u64,
+    /// Bytes to reserve for the `.log` when it is created (`preallocate`), 0 for none.
+    pub preallocate: u64,
+    /// Whether another process may be writing these files: then they are read by copying and never changed.
+    pub foreign: bool,
+}
+
+/// One segment of a partition, for tools: its place, its size and its batches.
+#[derive(Debug)]
+pub struct Segment {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    base_offset: Offset,
+    options: SegmentOptions,
+    log: LogFile,
+    offset_index: OffsetIndex,
+    time_index: TimeIndex,
+    growth: Mutex<Growth>,
+}
+
+/// What appending keeps track of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Growth {
+    /// Bytes since the last index entry, or since this segment was opened.
+    unindexed_size: u64,
+    /// The greatest timestamp and the last offset of its batch; `None` in the outer option: not looked up yet.
+    greatest: Option<Option<(Timestamp, Offset)>>,
+    /// The first batch's greatest timestamp, likewise.
+    first: Option<Option<Timestamp>>,
+}
+
+/// The facts about a batch that a segment files it under.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchFacts {
+    pub last_offset: Offset,
+    pub max_timestamp: Option<Timestamp>,
+}
+
+impl From<&BatchHeader> for BatchFacts {
+    fn from(header: &BatchHeader) -> Self {
+        Self { last_offset: header.last_offset(), max_timestamp: header.max_timestamp() }
+    }
+}
+
+/// The name of one of a segment's files.
+pub(crate) fn file_path(dir: &Path, kind: FileKind, base: Offset, suffix: Suffix) -> PathBuf {
+    dir.join(FileName::numbered(kind, base).with_suffix(suffix).to_string())
+}
+
+impl Segment {
+    /// Creates the `.log`; leftovers of that base must be gone.
+    pub(crate) fn create(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        base_offset: Offset,
+        options: SegmentOptions,
+    ) -> Result<Self, SegmentError> {
+        let path = file_path(dir, FileKind::Log, base_offset, Suffix::None);
+        let file = vfs.open(&path, crate::vfs::OpenMode::Truncate)?;
+        if options.preallocate > 0 {
+            file.allocate(options.preallocate)?;
+        }
+        let segment = Self::over(vfs, dir, base_offset, 0, options, true);
+        *segment.growth.lock() = Growth { unindexed_size: 0, greatest: Some(None), first: Some(None) };
+        Ok(segment)
+    }
+
+    /// Opens the files of that base: the first `size` bytes of the `.log` are taken as they are.
+    pub(crate) fn open(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        base_offset: Offset,
+        size: u64,
+        options: SegmentOptions,
+    ) -> Result<Self, SegmentError> {
+        if size > LOG_SIZE_MAX {
+            return Err(SegmentError::TooLarge {
+                file: file_path(dir, FileKind::Log, base_offset, Suffix::None),
+                got: size,
+            });
+        }
+        Ok(Self::over(vfs, dir, base_offset, size, options, false))
+    }
+
+    fn over(vfs: Arc<dyn Vfs>, dir: &Path, base: Offset, size: u64, options: SegmentOptions, new: bool) -> Self {
+        let own = !options.foreign;
+        let name = |kind| file_path(dir, kind, base, Suffix::None);
+        let log = LogFile::new(Arc::clone(&vfs), name(FileKind::Log), size, own, options.foreign);
+        let (offsets, times) = (name(FileKind::OffsetIndex), name(FileKind::TimeIndex));
+        let (offset_index, time_index) = if new {
+            (
+                OffsetIndex::empty(Arc::clone(&vfs), offsets, base, own),
+                TimeIndex::empty(Arc::clone(&vfs), times, base, own),
+            )
+        } else {
+            (
+                OffsetIndex::open(Arc::clone(&vfs), offsets, base, own),
+                TimeIndex::open(Arc::clone(&vfs), times, base, own),
+            )
+        };
+        let growth = Mutex::new(Growth::default());
+        Self { vfs, dir: dir.to_path_buf(), base_offset: base, options, log, offset_index, time_index, growth }
+    }
+
+    /// The offset that its files are named after; no record in it has a smaller one.
+    #[must_use]
+    pub const fn base_offset(&self) -> Offset {
+        self.base_offset
+    }
+
+    /// Bytes of batches in the `.log`.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.log.size()
+    }
+
+    /// The `.log`'s path.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.log.path()
+    }
+
+    /// The greatest timestamp of its batches; `None` when none has one.
+    ///
+    /// # Errors
+    /// When the time index or the `.log` can't be read.
+    pub fn largest_timestamp(&self) -> Result<Option<Timestamp>, SegmentError> {
+        Ok(self.greatest()?.map(|(timestamp, _)| timestamp))
+    }
+
+    /// The batches in order, each with its position and its checksum verified; ends at the end of the log or after an error.
+    pub fn batches(&self) -> impl Iterator<Item = Result<(Position, RecordBatch), SegmentError>> + '_ {
+        let mut next = Some(Position::ZERO);
+        std::iter::from_fn(move || {
+            let position = next.take()?;
+            match self.log.batch_at(position) {
+                Ok(batch) => {
+                    let batch = batch?;
+                    next = Some(position.plus(u64::from(batch.header().size())));
+                    Some(Ok((position, batch)))
+                }
+                Err(error) => Some(Err(error)),
+            }
+        })
+    }
+
+    /// The greatest timestamp with the last offset of its batch: the time index's last entry, or a later batch's.
+    pub(crate) fn greatest(&self) -> Result<Option<(Timestamp, Offset)>, SegmentError> {
+        if let Some(known) = self.growth.lock().greatest {
+            return Ok(known);
+        }
+        let found = self.find_greatest()?;
+        Ok(*self.growth.lock().greatest.get_or_insert(found))
+    }
+
+    fn find_greatest(&self) -> Result<Option<(Timestamp, Offset)>, SegmentError> {
+        let mut greatest = self.time_index.last()?;
+        // Every offset entry came with the greatest timestamp up to it, so only what follows the last one can exceed it.
+        let from = self.offset_index.last()?.map_or(Position::ZERO, |(_, position)| position);
+        let mut walk = self.log.headers_from(from);
+        while let Some((_, header)) = walk.next_header()? {
+            if let Some(timestamp) = header.max_timestamp()
+                && greatest.is_none_or(|(known, _)| timestamp > known)
+            {
+                greatest = Some((timestamp, header.last_offset()));
+            }
+        }
+        Ok(greatest)
+    }
+
+    /// The greatest timestamp of the first batch; `None` for an empty segment or a batch without one.
+    pub(crate) fn first_timestamp(&self) -> Result<Option<Timestamp>, SegmentError> {
+        if let Some(known) = self.growth.lock().first {
+            return Ok(known);
+        }
+        let first = self.log.headers_from(Position::ZERO).next_header()?;
+        let found = first.and_then(|(_, header)| header.max_timestamp());
+        self.growth.lock().first = Some(found);
+        Ok(found)
+    }
+
+    /// When the `.log` was last written.
+    pub(crate) fn modified(&self) -> Result<Option<Timestamp>, SegmentError> {
+        Ok(self.vfs.metadata(&self.log.path())?.and_then(|metadata| metadata.modified))
+    }
+
+    /// Whether either index has no room for another entry (one slot of the time index is kept for the end).
+    pub(crate) fn is_index_full(&self) -> Result<bool, SegmentError> {
+        let offsets = self.options.index_size_max / 8;
+        let times = (self.options.index_size_max / 12).saturating_sub(1);
+        Ok(self.offset_index.count()? as u64 >= offsets || self.time_index.count()? as u64 >= times)
+    }
+
+    /// Whether an offset can stand in this segment: at most 2^31-1 above the base.
+    pub(crate) fn has_room_for(&self, last_offset: Offset) -> bool {
+        relative(self.base_offset, last_offset).is_some()
+    }
+
+    /// Writes one encoded batch behind the published ones. Nobody sees it before [`Segment::publish`]; see also [`Segment::cut_back`].
+    pub(crate) fn write(&self, batch: &[u8], last_offset: Offset) -> Result<(), SegmentError> {
+        if !self.has_room_for(last_offset) {
+            return Err(SegmentError::OffsetOverflow {
+                file: self.log.path(),
+                base_offset: self.base_offset,
+                last_offset,
+            });
+        }
+        self.greatest()?;
+        self.log.write(batch)
+    }
+
+    /// Makes a written batch visible and files it in the indexes.
+    pub(crate) fn publish(&self, size: u64, facts: BatchFacts) -> Result<(), SegmentError> {
+        let position = Position::new(self.log.size());
+        self.log.publish(position.plus(size).value());
+        self.file_batch(position, size, facts)
+    }
+
+    /// Keeps both indexes and the counters up with a batch that stands at `position` (reference 4.1).
+    fn file_batch(&self, position: Position, size: u64, facts: BatchFacts) -> Result<(), SegmentError> {
+        let mut growth = self.growth.lock();
+        if position == Position::ZERO {
+            growth.first = Some(facts.max_timestamp);
+        }
+        let known = growth.greatest.flatten();
+        if let Some(timestamp) = facts.max_timestamp
+            && known.is_none_or(|(greatest, _)| timestamp > greatest)
+        {
+            growth.greatest = Some(Some((timestamp, facts.last_offset)));
+        }
+        if growth.unindexed_size > self.options.index_interval_bytes {
+            self.offset_index.append(facts.last_offset, position)?;
+            if let Some((timestamp, offset)) = growth.greatest.flatten() {
+                self.time_index.maybe_append(timestamp, offset)?;
+            }
+            growth.unindexed_size = 0;
+        }
+        growth.unindexed_size += size;
+        Ok(())
+    }
+
+    /// Removes a failed append's rest from the file.
+    pub(crate) fn cut_back(&self) -> Result<(), SegmentError> {
+        self.log.cut_back()
+    }
+
+    /// The first batch whose last offset is at or above `offset`.
+    pub(crate) fn find(&self, offset: Offset) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
+        let mut walk = self.walk_from(offset)?;
+        while let Some((position, header)) = walk.next_header()? {
+            if header.last_offset() >= offset {
+                return Ok(Some((position, header)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A walk that is sure to meet the first batch at or above `offset`. The index only says where to begin: an entry that
+    /// doesn't lead to its batch is damage, and then the walk begins at the file's start.
+    fn walk_from(&self, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
+        let (indexed, position) = self.offset_index.floor(offset)?;
+        if position > Position::ZERO {
+            let at = self.log.headers_from(position).next_header();
+            if !matches!(at, Ok(Some((_, header))) if header.base_offset() <= indexed && header.last_offset() <= offset.max(indexed))
+            {
+                return Ok(self.log.headers_from(Position::ZERO));
+            }
+        }
+        Ok(self.log.headers_from(position))
+    }
+
+    /// The first batch, not before `offset`, whose greatest timestamp is at or after `target`.
+    pub(crate) fn find_by_time(
+        &self,
+        target: Timestamp,
+        offset: Offset,
+    ) -> Result<Option<(Position, RecordBatch)>, SegmentError> {
+        let from = self.time_index.floor(target)?.max(offset);
+        let mut walk = self.walk_from(from)?;
+        while let Some((position, header)) = walk.next_header()? {
+            if header.last_offset() >= offset && header.max_timestamp().is_some_and(|timestamp| timestamp >= target) {
+                return Ok(self.log.batch_at(position)?.map(|batch| (position, batch)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Bytes of the `.log`, cut at its published length.
+    pub(crate) fn read(&self, position: Position, size: u64) -> Result<Bytes, SegmentError> {
+        self.log.read(position, size)
+    }
+
+    /// Where the batches end and the offset after the last one, by walking from the last index entry.
+    pub(crate) fn end(&self) -> Result<(Position, Offset), SegmentError> {
+        let (mut next, mut end) = (self.base_offset, Position::ZERO);
+        let mut walk = self.walk_from(Offset::MAX)?;
+        while let Some((position, header)) = walk.next_header()? {
+            next = header.last_offset().next();
+            end = position.plus(u64::from(header.size()));
+        }
+        Ok((end, next))
+    }
+
+    /// Makes new bytes visible that another process wrote: walks whole, intact batches behind the published ones and
+    /// returns the offset after the last of them.
+    pub(crate) fn follow(&self, mut next: Offset) -> Result<Offset, SegmentError> {
+        let Some(metadata) = self.vfs.metadata(&self.log.path())? else { return Ok(next) };
+        let known = self.log.size();
+        let end = metadata.size.min(LOG_SIZE_MAX);
+        if end <= known {
+            return Ok(next);
+        }
+        let file = LogFile::new(Arc::clone(&self.vfs), self.log.path(), end, false, true);
+        let mut position = Position::new(known);
+        // A batch that fails its checksum at the tail is one that is being written.
+        while let Ok(Some(batch)) = file.batch_at(position) {
+            position = position.plus(u64::from(batch.header().size()));
+            next = batch.header().last_offset().next();
+            self.log.publish(position.value());
+        }
+        *self.growth.lock() = Growth::default();
+        Ok(next)
+    }
+
+    /// Begins to read a file that another process writes: what is whole and intact now is the segment. Returns the offset after it.
+    pub(crate) fn start_following(&self) -> Result<Offset, SegmentError> {
+        if !self.has_sane_indexes() {
+            self.offset_index.file().truncate(0)?;
+            self.time_index.file().truncate(0)?;
+        }
+        let from = self.offset_index.last()?.map_or(Position::ZERO, |(_, position)| position);
+        self.log.publish(from.value());
+        self.follow(self.base_offset)
+    }
+
+    /// Whether both indexes are in order and point into the `.log`; `false` where they can't be read.
+    pub(crate) fn has_sane_indexes(&self) -> bool {
+        matches!((self.offset_index.is_sane(self.size()), self.time_index.is_sane()), (Ok(true), Ok(true)))
+    }
+
+    /// The offset after the last batch of the `.log` at `path`, whatever its suffix; `base` when it has none.
+    pub(crate) fn end_of_file(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset) -> Result<Offset, SegmentError> {
+        let size = vfs.metadata(&path)?.map_or(0, |metadata| metadata.size);
+        let log = LogFile::new(vfs, path, size, false, true);
+        let mut walk = log.headers_from(Position::ZERO);
+        let mut end = base;
+        while let Some((_, header)) = walk.next_header()? {
+            end = header.last_offset().next();
+        }
+        Ok(end)
+    }
+
+    /// Opens the `.log`, so that this value stays readable whatever happens to the file's name.
+    pub(crate) fn hold(&self) -> Result<(), SegmentError> {
+        self.log.hold()
+    }
+
+    /// Ends the segment's growth: the last time entry, trimmed and written indexes, preallocated space given back. Nothing is synced.
+    pub(crate) fn seal(&self) -> Result<(), SegmentError> {
+        if let Some((timestamp, offset)) = self.greatest()? {
+            self.time_index.maybe_append(timestamp, offset)?;
+        }
+        self.offset_index.file().seal()?;
+        self.time_index.file().seal()?;
+        if self.options.preallocate > 0 {
+            self.log.cut_back()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the batches durable, not the indexes.
+    pub(crate) fn sync_log(&self) -> Result<(), SegmentError> {
+        self.log.sync()
+    }
+
+    /// Makes batches and indexes durable.
+    pub(crate) fn sync_all(&self) -> Result<(), SegmentError> {
+        self.log.sync()?;
+        self.offset_index.file().sync()?;
+        self.time_index.file().sync()
+    }
+
+    /// Writes the index entries that are still only in memory.
+    pub(crate) fn persist_indexes(&self) -> Result<(), SegmentError> {
+        self.offset_index.file().persist()?;
+        self.time_index.file().persist()
+    }
+
+    /// Closes the `.log` until it is used again.
+    pub(crate) fn release(&self) {
+        self.log.release();
+    }
+
+    /// Renames every file of this base to `.deleted`, the `.log` last; whoever holds the segment can go on reading it.
+    /// Returns the new names.
+    pub(crate) fn mark_deleted(&self) -> Result<Vec<PathBuf>, SegmentError> {
+        self.log.hold()?;
+        let name = |kind| file_path(&self.dir, kind, self.base_offset, Suffix::Deleted);
+        self.offset_index.file().rename(name(FileKind::OffsetIndex))?;
+        self.time_index.file().rename(name(FileKind::TimeIndex))?;
+        let mut renamed = vec![name(FileKind::OffsetIndex), name(FileKind::TimeIndex)];
+        for kind in [FileKind::TxnIndex, FileKind::Snapshot] {
+            let from = file_path(&self.dir, kind, self.base_offset, Suffix::None);
+            if self.vfs.metadata(&from)?.is_some() {
+                self.vfs.rename(&from, &name(kind))?;
+                renamed.push(name(kind));
+            }
+        }
+        self.log.rename(name(FileKind::Log))?;
+        renamed.push(name(FileKind::Log));
+        Ok(renamed)
+    }
+
+    /// The error of a batch that can't be read here.
+    pub(crate) fn format_error(&self, position: Position, source: FormatError) -> SegmentError {
+        SegmentError::format(&self.log.path(), position, source)
+    }
+}

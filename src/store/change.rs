@@ -1,0 +1,207 @@
+//! Creating, growing, altering and deleting topics.
+//!
+//! Every change is checked in full before anything is written, then written to the list of topics, then carried out on
+//! the folders. A crash in between is completed by the next opening; an error in between is undone where it can be, and
+//! otherwise completed by the next opening or the next attempt.
+
+use std::sync::Arc;
+
+use super::error::StoreError;
+use super::layout;
+use super::open::partition_ids;
+use super::parallel::in_parallel;
+use super::partitions::Job;
+use super::random::random_topic_id;
+use super::removal;
+use super::topic::TopicShared;
+use super::topics_file::entries_of;
+use super::{Admin, Shared};
+use crate::config::TopicConfig;
+use crate::format::{PARTITION_COUNT_MAX, TopicEntry, TopicState};
+use crate::name::{PartitionId, TopicName, TopicPartition};
+use crate::partition::Partition;
+
+impl Shared {
+    pub(super) fn create_topic(
+        &self,
+        name: &TopicName,
+        partitions: u32,
+        config: TopicConfig,
+    ) -> Result<Arc<TopicShared>, StoreError> {
+        let mut admin = self.change()?;
+        self.check_new(name, partitions)?;
+        let id = random_topic_id(self.opener.clock.now());
+        let entry = TopicEntry {
+            name: name.clone(),
+            id: Some(id),
+            partition_count: partitions,
+            state: TopicState::Created,
+            config: entries_of(&config),
+        };
+        let defaults = self.config.default_topic_config();
+        let topic = TopicShared::new(name.clone(), Some(id), TopicState::Created, config, defaults)?;
+        if admin.list.get(name).is_some() {
+            // An earlier attempt to create or delete it failed and could not be undone.
+            self.discard(&mut admin, name, 0)?;
+        }
+        self.check_free(name, &partition_ids(0..partitions).collect::<Vec<_>>())?;
+        admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
+        match self.open_new(&topic, partition_ids(0..partitions)) {
+            Ok(opened) => topic.add(opened),
+            Err(error) => {
+                // When undoing fails as well, the entry stays, and the next attempt or the next opening finds it.
+                let _ = self.discard(&mut admin, name, 0);
+                return Err(error);
+            }
+        }
+        let topic = Arc::new(topic);
+        self.topics.write().insert(name.clone(), Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    pub(super) fn add_partitions(&self, name: &str, total: u32) -> Result<(), StoreError> {
+        let mut admin = self.change()?;
+        let topic = self.find(name)?;
+        let name = topic.name();
+        check_not_reserved(name)?;
+        let min = topic.partition_count().saturating_add(1);
+        check_count(name, min, total)?;
+        let known: Vec<PartitionId> = topic.partitions().iter().map(|partition| partition.id().partition).collect();
+        let missing: Vec<PartitionId> = partition_ids(0..total).filter(|id| !known.contains(id)).collect();
+        let promised = |id: &PartitionId| admin.list.has_partition(&TopicPartition::new(name.clone(), *id));
+        let unexpected: Vec<PartitionId> = missing.iter().copied().filter(|id| !promised(id)).collect();
+        self.check_free(name, &unexpected)?;
+        let entry = TopicEntry { partition_count: total, ..entry_of(&admin, &topic) };
+        admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
+        topic.add(self.open_new(&topic, missing.into_iter())?);
+        Ok(())
+    }
+
+    pub(super) fn alter_config(&self, topic: &Arc<TopicShared>, config: TopicConfig) -> Result<(), StoreError> {
+        let mut admin = self.change()?;
+        check_not_reserved(topic.name())?;
+        let live = self.find(topic.name().as_str())?;
+        if !Arc::ptr_eq(&live, topic) {
+            return Err(unknown_topic(topic.name().as_str()));
+        }
+        let settings = topic.resolve(&config, self.config.default_topic_config())?;
+        let entry = TopicEntry { config: entries_of(&config), ..entry_of(&admin, topic) };
+        admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
+        topic.apply(config, settings);
+        Ok(())
+    }
+
+    pub(super) fn delete_topic(&self, name: &str) -> Result<(), StoreError> {
+        let mut admin = self.change()?;
+        let (name, delay_ms) = match self.find(name) {
+            Ok(topic) => {
+                check_not_reserved(topic.name())?;
+                let entry = TopicEntry { state: TopicState::Deleting, ..entry_of(&admin, &topic) };
+                admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
+                self.topics.write().remove(topic.name());
+                topic.partitions().iter().for_each(Partition::invalidate);
+                (topic.name().clone(), topic.settings().file_delete_delay_ms)
+            }
+            // An earlier attempt got stuck half way.
+            Err(error) => match TopicName::parse(name) {
+                Ok(name) if admin.list.get(&name).is_some() => (name, 0),
+                _ => return Err(error),
+            },
+        };
+        self.discard(&mut admin, &name, delay_ms)
+    }
+
+    /// Takes a topic that is not live any more off the disk and off the list.
+    fn discard(&self, admin: &mut Admin, name: &TopicName, delay_ms: u64) -> Result<(), StoreError> {
+        let (vfs, root) = (&*self.opener.vfs, &self.opener.root);
+        if let Some(entry) = admin.list.get(name).filter(|entry| entry.state != TopicState::Deleting) {
+            let entry = TopicEntry { state: TopicState::Deleting, ..entry.clone() };
+            admin.list.put(vfs, root, entry)?;
+        }
+        let now = self.opener.clock.now();
+        for dir in removal::mark_deleted(vfs, root, name, now)? {
+            admin.removals.add(now.saturating_add(delay_ms), dir);
+        }
+        // Before the list forgets the topic: a new one of its name must not inherit offsets from the checkpoints.
+        self.write_checkpoints(admin)?;
+        admin.list.remove(vfs, root, std::slice::from_ref(name))?;
+        Ok(())
+    }
+
+    /// Creates and opens partitions of a topic that the list has.
+    fn open_new(
+        &self,
+        topic: &TopicShared,
+        partitions: impl Iterator<Item = PartitionId>,
+    ) -> Result<Vec<Partition>, StoreError> {
+        let job = |partition| Job {
+            id: TopicPartition::new(topic.name().clone(), partition),
+            settings: topic.settings(),
+            topic_id: topic.id(),
+            create: true,
+            log_start_offset: None,
+            recovery_point: None,
+            verified: None,
+        };
+        let jobs: Vec<Job> = partitions.map(job).collect();
+        let results = in_parallel(self.settings.num_recovery_threads, &jobs, |job| self.opener.open(job));
+        let opened = results.into_iter().filter_map(Result::transpose);
+        let partitions: Vec<Partition> =
+            opened.map(|opened| Ok(opened?.partition)).collect::<Result<_, StoreError>>()?;
+        self.opener.vfs.sync_dir(&self.opener.root)?;
+        Ok(partitions)
+    }
+
+    fn check_new(&self, name: &TopicName, partitions: u32) -> Result<(), StoreError> {
+        check_not_reserved(name)?;
+        check_count(name, 1, partitions)?;
+        let topics = self.topics.read();
+        if topics.contains_key(name) {
+            return Err(StoreError::TopicExists { name: name.clone() });
+        }
+        match topics.keys().find(|existing| existing.collides_with(name)) {
+            Some(existing) => Err(StoreError::NameCollision { name: name.clone(), existing: existing.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses when a folder of one of these partitions is there, such as one that was skipped at opening.
+    fn check_free(&self, name: &TopicName, partitions: &[PartitionId]) -> Result<(), StoreError> {
+        let (vfs, root) = (&*self.opener.vfs, &self.opener.root);
+        let there = layout::partitions_of(vfs, root, name)?;
+        match there.into_iter().find(|id| partitions.contains(&id.partition)) {
+            Some(partition) => {
+                let path = layout::partition_dir(root, &partition);
+                Err(StoreError::FolderInTheWay { partition, path })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The entry of a topic, or the one that a topic without any gets. An adopted topic's entry promises no partitions:
+/// those that a copied folder lacks are not to be made up.
+fn entry_of(admin: &Admin, topic: &TopicShared) -> TopicEntry {
+    admin.list.get(topic.name()).cloned().unwrap_or_else(|| TopicEntry {
+        name: topic.name().clone(),
+        id: topic.id(),
+        partition_count: 0,
+        state: TopicState::Adopted,
+        config: entries_of(&topic.config()),
+    })
+}
+
+pub(super) fn unknown_topic(name: &str) -> StoreError {
+    StoreError::UnknownTopic { name: crate::name::shortened(name) }
+}
+
+fn check_not_reserved(name: &TopicName) -> Result<(), StoreError> {
+    if name.is_cluster_metadata() { Err(StoreError::ReservedTopic { name: name.clone() }) } else { Ok(()) }
+}
+
+fn check_count(topic: &TopicName, min: u32, got: u32) -> Result<(), StoreError> {
+    if (min..=PARTITION_COUNT_MAX).contains(&got) {
+        return Ok(());
+    }
+    Err(StoreError::PartitionCount { topic: topic.clone(), min, max: PARTITION_COUNT_MAX, got })
+}

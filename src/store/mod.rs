@@ -1,0 +1,349 @@
+//! All topics under one root folder.
+//!
+//! - Opening: [`StoreOptions`] (`open.rs`), over `layout.rs` (what the folder holds) and `partitions.rs` (one partition).
+//! - Changing topics: `change.rs`, over `topics_file.rs` (the list on disk) and `removal.rs` (folders on their way out).
+//! - `checkpoints.rs`: the store-wide files of offsets, and the mark of an orderly stop.
+//!
+//! # Locks
+//!
+//! `admin` is held over every change of the root folder, disk work included, so these come one after the other; `topics` is
+//! held for a moment only and never over I/O. Appending and reading take neither.
+//!
+//! # Ending
+//!
+//! [`LogStore::close`] ends the store for every clone and every handle made from it. Where nobody calls it, dropping the
+//! last [`LogStore`] and [`Topic`] ends it as a crash would: partitions refuse further work, the lock is released, nothing is flushed.
+
+mod change;
+mod checkpoints;
+mod error;
+mod files;
+mod layout;
+mod open;
+mod parallel;
+mod partitions;
+mod random;
+mod removal;
+mod topic;
+mod topics_file;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+pub use error::StoreError;
+pub use layout::{SkipReason, Skipped};
+pub use open::{OpenProgress, OpenReport, StoreOptions};
+pub use topic::Topic;
+
+use crate::clock::Clock;
+use crate::config::{StoreConfig, StoreSettings, TopicConfig};
+use crate::metrics::StoreMetrics;
+use crate::name::TopicName;
+use crate::partition::{LogError, Partition};
+use crate::types::Timestamp;
+use crate::vfs::DirLock;
+use checkpoints::Checkpoints;
+use parallel::in_parallel;
+use partitions::Opener;
+use removal::Removals;
+use topic::TopicShared;
+use topics_file::TopicsFile;
+
+/// An open store: topics of partitions in one folder. Clones share it; every method may be called from many threads.
+///
+/// # Example
+///
+/// ```
+/// use stratalog::config::TopicConfig;
+/// use stratalog::store::LogStore;
+///
+/// let folder = tempfile::tempdir()?;
+/// let store = LogStore::open(folder.path())?;
+/// let orders = store.create_topic("orders", 4, TopicConfig::new())?;
+/// assert_eq!(orders.partitions().len(), 4);
+/// store.close()?;
+///
+/// let store = LogStore::open(folder.path())?;
+/// assert!(store.open_report().clean);
+/// assert_eq!(store.topic("orders")?.partitions().len(), 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct LogStore {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for LogStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogStore").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+/// What all handles of a store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    opener: Opener,
+    config: StoreConfig,
+    settings: StoreSettings,
+    report: OpenReport,
+    topics: RwLock<BTreeMap<TopicName, Arc<TopicShared>>>,
+    /// Set, under `admin`, by whoever closes the store.
+    closed: AtomicBool,
+    admin: Mutex<Admin>,
+}
+
+/// What belongs to whoever changes the root folder.
+#[derive(Debug)]
+struct Admin {
+    list: TopicsFile,
+    checkpoints: Checkpoints,
+    removals: Removals,
+    /// Held until the store ends; none when it is read-only.
+    lock: Option<Box<dyn DirLock>>,
+}
+
+impl LogStore {
+    /// Opens the store in the folder `path` on this machine's disk, for reading and writing, with Kafka's defaults. The
+    /// folder is created when it isn't there.
+    ///
+    /// # Errors
+    /// As [`StoreOptions::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        StoreOptions::new().open(path)
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.opener.root
+    }
+
+    /// What opening the store found and did.
+    #[must_use]
+    pub fn open_report(&self) -> &OpenReport {
+        &self.shared.report
+    }
+
+    /// The config that the store was opened with.
+    #[must_use]
+    pub fn config(&self) -> &StoreConfig {
+        &self.shared.config
+    }
+
+    /// What the store did since it was opened.
+    #[must_use]
+    pub fn metrics(&self) -> StoreMetrics {
+        self.shared.opener.counters.snapshot()
+    }
+
+    /// Creates a topic of 1 to 100000 partitions.
+    ///
+    /// # Durability
+    /// When it returns, the topic survives a power loss. When the machine or the process dies before, the next opening
+    /// finds it in full or not at all.
+    ///
+    /// # Errors
+    /// With nothing changed: [`StoreError::Name`], [`StoreError::NameCollision`], [`StoreError::TopicExists`],
+    /// [`StoreError::ReservedTopic`], [`StoreError::PartitionCount`], [`StoreError::Config`],
+    /// [`StoreError::FolderInTheWay`], [`StoreError::ReadOnly`], [`StoreError::Closed`]. Else [`StoreError::Io`] or [`StoreError::Log`].
+    pub fn create_topic(&self, name: &str, partitions: u32, config: TopicConfig) -> Result<Topic, StoreError> {
+        let shared = self.shared.create_topic(&TopicName::parse(name)?, partitions, config)?;
+        Ok(self.handle(shared))
+    }
+
+    /// The topic of this name.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownTopic`], [`StoreError::Closed`].
+    pub fn topic(&self, name: &str) -> Result<Topic, StoreError> {
+        self.shared.check_open()?;
+        self.shared.find(name).map(|shared| self.handle(shared))
+    }
+
+    /// All topics by name, Kafka's internal ones included. None when the store is closed.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Topic> {
+        if self.shared.check_open().is_err() {
+            return Vec::new();
+        }
+        self.shared.topics.read().values().map(|shared| self.handle(Arc::clone(shared))).collect()
+    }
+
+    /// Deletes a topic. Its partitions refuse further work at once; what readers hold stays valid; its files go
+    /// `file.delete.delay.ms` later, by maintenance or the next opening.
+    ///
+    /// # Durability
+    /// When it returns, the deletion survives a power loss.
+    ///
+    /// # Errors
+    /// With nothing changed: [`StoreError::UnknownTopic`], [`StoreError::ReservedTopic`], [`StoreError::ReadOnly`],
+    /// [`StoreError::Closed`]. After [`StoreError::Io`] the topic may be half gone: call it again, or open the store anew.
+    pub fn delete_topic(&self, name: &str) -> Result<(), StoreError> {
+        self.shared.delete_topic(name)
+    }
+
+    /// Gives a topic more partitions, `total` with those it has. Keys go to other partitions from then on.
+    ///
+    /// # Errors
+    /// With nothing changed: [`StoreError::UnknownTopic`], [`StoreError::PartitionCount`] when `total` is not more than there are,
+    /// [`StoreError::ReservedTopic`], [`StoreError::FolderInTheWay`], [`StoreError::ReadOnly`], [`StoreError::Closed`].
+    /// After [`StoreError::Io`] or [`StoreError::Log`], call it again, or open the store anew.
+    pub fn add_partitions(&self, name: &str, total: u32) -> Result<(), StoreError> {
+        self.shared.add_partitions(name, total)
+    }
+
+    /// Syncs every partition, then writes the checkpoints: all that was appended before survives a power loss.
+    ///
+    /// # Errors
+    /// The first failure, [`StoreError::Log`] or [`StoreError::Io`]; the other partitions were synced nevertheless.
+    /// [`StoreError::ReadOnly`], [`StoreError::Closed`].
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.shared.check_writable()?;
+        let flushed = self.shared.for_each_partition(Partition::flush);
+        self.checkpoint()?;
+        Ok(flushed?)
+    }
+
+    /// Writes the checkpoints, with which the next opening has less to verify. Maintenance does it from time to time.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::ReadOnly`], [`StoreError::Closed`].
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let mut admin = self.shared.change()?;
+        self.shared.write_checkpoints(&mut admin)
+    }
+
+    /// Ends the store in order: every handle made from it or a clone is refused from now on, everything is synced, the
+    /// checkpoints and the mark of an orderly stop are written, the lock is released.
+    ///
+    /// # Errors
+    /// The first failure; the store is closed and the lock released all the same, but the next opening will verify its end as
+    /// after a crash. [`StoreError::Closed`] when a clone was closed before.
+    pub fn close(self) -> Result<(), StoreError> {
+        let mut admin = self.shared.admin.lock();
+        if self.shared.closed.swap(true, Ordering::SeqCst) {
+            return Err(self.shared.closed_error());
+        }
+        let result = self.shared.shut_down(&mut admin);
+        self.shared.invalidate();
+        admin.lock = None;
+        result
+    }
+
+    /// The partitions that maintenance looks after.
+    pub(crate) fn maintained_partitions(&self) -> Result<Vec<Partition>, StoreError> {
+        self.shared.check_writable()?;
+        Ok(self.shared.own_partitions())
+    }
+
+    /// The intervals of the background work.
+    pub(crate) fn settings(&self) -> &StoreSettings {
+        &self.shared.settings
+    }
+
+    /// What tells the time.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.opener.clock
+    }
+
+    /// Removes some files of deleted topics whose delay is over, at most 1024; returns how many folders are gone now.
+    pub(crate) fn remove_expired(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let mut admin = self.shared.change()?;
+        Ok(admin.removals.step(&*self.shared.opener.vfs, now)?)
+    }
+
+    /// The last part of opening a store for writing.
+    fn settle(&self, deleted: Vec<PathBuf>) -> Result<(), StoreError> {
+        if self.shared.opener.read_only {
+            return Ok(());
+        }
+        let now = self.shared.opener.clock.now();
+        let mut admin = self.shared.admin.lock();
+        deleted.into_iter().for_each(|dir| admin.removals.add(now, dir));
+        // What can't be removed now is tried again, and reported, by maintenance: no reason not to open.
+        let _ = admin.removals.step(&*self.shared.opener.vfs, now);
+        if self.shared.report.clean {
+            return Ok(());
+        }
+        // Recovery may have cut below an old recovery point, which must not be trusted after the next crash.
+        self.shared.write_checkpoints(&mut admin)
+    }
+
+    fn handle(&self, shared: Arc<TopicShared>) -> Topic {
+        Topic { store: Arc::clone(&self.shared), shared }
+    }
+}
+
+impl Shared {
+    fn closed_error(&self) -> StoreError {
+        StoreError::Closed { path: self.opener.root.clone() }
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::SeqCst) { Err(self.closed_error()) } else { Ok(()) }
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        self.check_open()?;
+        if self.opener.read_only { Err(StoreError::ReadOnly { path: self.opener.root.clone() }) } else { Ok(()) }
+    }
+
+    /// Waits for the right to change the root folder.
+    fn change(&self) -> Result<MutexGuard<'_, Admin>, StoreError> {
+        let admin = self.admin.lock();
+        self.check_writable().map(|()| admin)
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<TopicShared>, StoreError> {
+        self.topics.read().get(name).cloned().ok_or_else(|| change::unknown_topic(name))
+    }
+
+    /// Every partition that is ours to write, in order.
+    fn own_partitions(&self) -> Vec<Partition> {
+        let topics = self.topics.read();
+        let own = topics.values().filter(|topic| !topic.name().is_cluster_metadata());
+        own.flat_map(|topic| topic.partitions()).collect()
+    }
+
+    /// Does `work` for every partition that is ours to write, whatever happens to the others; the first failure.
+    fn for_each_partition(&self, work: impl Fn(&Partition) -> Result<(), LogError> + Sync) -> Result<(), LogError> {
+        let results = in_parallel(self.settings.num_recovery_threads, &self.own_partitions(), work);
+        results.into_iter().collect()
+    }
+
+    fn write_checkpoints(&self, admin: &mut Admin) -> Result<(), StoreError> {
+        Ok(admin.checkpoints.write(&*self.opener.vfs, &self.opener.root, &self.own_partitions())?)
+    }
+
+    /// Everything that makes the next opening a clean one.
+    fn shut_down(&self, admin: &mut Admin) -> Result<(), StoreError> {
+        if self.opener.read_only {
+            return Ok(());
+        }
+        let closed = self.for_each_partition(Partition::close);
+        self.write_checkpoints(admin)?;
+        closed?;
+        Ok(checkpoints::put_clean_mark(&*self.opener.vfs, &self.opener.root)?)
+    }
+
+    fn invalidate(&self) {
+        for topic in self.topics.read().values() {
+            topic.partitions().iter().for_each(Partition::invalidate);
+        }
+    }
+}
+
+impl Drop for Shared {
+    /// Before the lock goes, so that no partition that somebody still holds writes beside the next store.
+    fn drop(&mut self) {
+        self.invalidate();
+    }
+}

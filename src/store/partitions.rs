@@ -1,0 +1,122 @@
+//! Opening one partition's folder: its identity first, then its log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::error::StoreError;
+use super::files;
+use super::layout::{self, SkipReason, Skipped};
+use crate::clock::Clock;
+use crate::config::TopicSettings;
+use crate::format::file_name::FileName;
+use crate::format::{FormatError, PartitionMetadata, TopicId};
+use crate::metrics::Counters;
+use crate::name::TopicPartition;
+use crate::partition::{OpenParams, Partition, PartitionRecovery, VerifiedPoint};
+use crate::types::Offset;
+use crate::vfs::Vfs;
+
+/// What all partitions of a store have in common.
+#[derive(Debug)]
+pub(super) struct Opener {
+    pub vfs: Arc<dyn Vfs>,
+    pub clock: Arc<dyn Clock>,
+    pub counters: Arc<Counters>,
+    pub root: PathBuf,
+    /// Whether nothing needs to be verified.
+    pub clean: bool,
+    pub read_only: bool,
+}
+
+/// One partition to open.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub id: TopicPartition,
+    pub settings: Arc<TopicSettings>,
+    /// The topic's id, where it is known before its folders were looked into.
+    pub topic_id: Option<TopicId>,
+    /// Whether the folder is missing.
+    pub create: bool,
+    pub log_start_offset: Option<Offset>,
+    pub recovery_point: Option<Offset>,
+    pub verified: Option<VerifiedPoint>,
+}
+
+/// A partition that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub partition: Partition,
+    pub recovery: PartitionRecovery,
+    /// What `partition.metadata` says.
+    pub topic_id: Option<TopicId>,
+    /// A `partition.metadata` that says nothing.
+    pub damage: Option<Skipped>,
+}
+
+impl Opener {
+    /// Opens a partition, having created its folder and `partition.metadata` when they are missing; `None` when another process
+    /// removed the folder of a read-only store. The root folder must be synced when a folder was created.
+    pub(super) fn open(&self, job: &Job) -> Result<Option<Opened>, StoreError> {
+        let dir = layout::partition_dir(&self.root, &job.id);
+        if job.create {
+            self.vfs.create_dir_all(&dir)?;
+        }
+        match self.open_in(job, dir.clone()) {
+            Err(_) if self.read_only && self.vfs.metadata(&dir)?.is_none() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn open_in(&self, job: &Job, dir: PathBuf) -> Result<Opened, StoreError> {
+        let read_only = self.read_only || job.id.topic.is_cluster_metadata();
+        let (topic_id, damage) = match self.identity(job, &dir, read_only)? {
+            Ok(topic_id) => (topic_id, None),
+            Err((path, error)) => (None, Some(Skipped { path, reason: SkipReason::Damaged(error) })),
+        };
+        let params = OpenParams {
+            vfs: Arc::clone(&self.vfs),
+            clock: Arc::clone(&self.clock),
+            counters: Arc::clone(&self.counters),
+            dir,
+            id: job.id.clone(),
+            settings: Arc::clone(&job.settings),
+            log_start_offset: job.log_start_offset,
+            recovery_point: job.recovery_point,
+            clean: self.clean,
+            verified: job.verified,
+            read_only,
+        };
+        let (partition, recovery) = Partition::open(params)?;
+        Ok(Opened { partition, recovery, topic_id, damage })
+    }
+
+    /// The topic id in the folder. One that is missing is written, if known: no record may come before it.
+    fn identity(&self, job: &Job, dir: &std::path::Path, read_only: bool) -> Result<Identity, StoreError> {
+        let path = dir.join(FileName::partition_metadata().to_string());
+        let bytes = match files::read(&*self.vfs, &path) {
+            Err(StoreError::Damaged { source, .. }) => return Ok(Err((path, source))),
+            bytes => bytes?,
+        };
+        match (bytes.map(|bytes| PartitionMetadata::parse(&bytes)), job.topic_id) {
+            (Some(Err(error)), _) => Ok(Err((path, error))),
+            (Some(Ok(PartitionMetadata { topic_id: got })), Some(expected)) if got != expected => {
+                Err(StoreError::TopicIdMismatch { partition: job.id.clone(), path, expected, got })
+            }
+            (Some(Ok(found)), _) => Ok(Ok(Some(found.topic_id))),
+            (None, Some(topic_id)) if !read_only => {
+                files::replace(&*self.vfs, &path, &PartitionMetadata { topic_id }.encode())?;
+                self.vfs.sync_dir(dir)?;
+                Ok(Ok(Some(topic_id)))
+            }
+            (None, _) => Ok(Ok(None)),
+        }
+    }
+
+    /// The note about a partition that [`Opener::open`] did not find any more.
+    pub(super) fn vanished(&self, id: &TopicPartition) -> Skipped {
+        Skipped { path: layout::partition_dir(&self.root, id), reason: SkipReason::Vanished }
+    }
+}
+
+/// The id, or the file that should hold it and what is wrong with it.
+type Identity = Result<Option<TopicId>, (PathBuf, FormatError)>;
