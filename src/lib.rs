@@ -1,4 +1,32 @@
-//! The Kafka log as a Rust library.
+//! The Kafka log as a Rust library: topics, partitions and segments on your own disk, in Kafka's own bytes, without a server.
+//!
+//! ```
+//! use stratalog::{LogStore, Offset, Record, TopicConfig};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let store = LogStore::open(folder.path())?;
+//! let orders = store.create_topic("orders", 1, TopicConfig::new())?.partition(0)?;
+//! orders.append(&[Record::keyed("alice", "2 apples"), Record::keyed("bob", "1 pear")])?;
+//! for batch in &orders.read(Offset::ZERO).fetch()? {
+//!     for record in batch?.records() {
+//!         println!("{:?}", record?.value());
+//!     }
+//! }
+//! store.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Map
+//!
+//! Each layer uses only those before it: [`types`], then [`name`], [`clock`] and [`metrics`], then [`mod@format`] (every byte on disk)
+//! and [`vfs`] (the seam to the operating system), then [`segment`] (the files of one base offset) and [`config`], then
+//! [`partition`] (the log), [`store`] (topics in a folder), [`maintenance`] (background work as steps), [`error`].
+//! What most programs need stands at the root.
+//!
+//! # Cargo features
+//!
+//! `gzip`, `snappy`, `lz4`, `zstd`: the codecs, all on by default. Without one, its batches are stored and carried as bytes, and
+//! reading their records says which feature is missing. `client`: what a producer needs of Kafka's client, for now the partitioner.
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -15,3 +43,16 @@ pub mod segment;
 pub mod store;
 pub mod types;
 pub mod vfs;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use config::{CleanupPolicy, CompressionType, StoreConfig, TopicConfig, TopicSettings};
+pub use error::Error;
+pub use format::{Compression, OwnedRecord, Record, RecordBatch, RecordRef};
+pub use location::Location;
+pub use maintenance::{MaintenanceHandle, TickReport};
+pub use metrics::StoreMetrics;
+pub use name::{PartitionId, TopicName, TopicPartition};
+pub use partition::{Appended, Batches, Durability, FoundOffset, LogError, OffsetSpec, Partition, PartitionRecovery};
+pub use segment::Segment;
+pub use store::{LogStore, OpenReport, StoreError, StoreOptions, Topic};
+pub use types::{ErrorKind, LeaderEpoch, Offset, Position, Timestamp, TimestampType};

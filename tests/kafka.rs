@@ -44,7 +44,7 @@ const PLANS: [TopicPlan; 4] = [
     TopicPlan {
         name: "small.segments",
         partitions: 3,
-        config: &["segment.bytes=2048", "index.interval.bytes=100"],
+        config: &["segment.bytes=3000", "index.interval.bytes=100"],
         batch: "5",
     },
     TopicPlan {
@@ -144,7 +144,7 @@ fn fill(console: &Console, dir: &Path, plan: &TopicPlan) -> Vec<Value> {
     console.run(dir, &create, b"");
     let mut input = Vec::new();
     for codec in codecs() {
-        let records: Vec<Value> = (0..120).map(|index| record(codec, index, plan.partitions)).collect();
+        let records: Vec<Value> = (0..300).map(|index| record(codec, index, plan.partitions)).collect();
         let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
         let arguments = ["produce", "--topic", plan.name, "--codec", codec, "--batch", plan.batch, "--json"];
         console.run(dir, &arguments, lines.as_bytes());
@@ -155,12 +155,13 @@ fn fill(console: &Console, dir: &Path, plan: &TopicPlan) -> Vec<Value> {
 
 /// One of the records we send. Those without a partition differ in their value, so that they can be found again.
 fn record(codec: &str, index: u64, partitions: u64) -> Value {
-    let partition = (!index.is_multiple_of(3)).then_some(index % partitions);
+    let partition = (!index.is_multiple_of(3)).then_some(index / 3 % partitions);
     let text = format!("{codec} {index} ");
+    // long enough to fill segments, and short enough for every batch to fit into the smallest of them
     let value = match (index % 10, partition) {
         (1, Some(_)) => None,
         (2, Some(_)) => Some(String::new()),
-        (5, _) => Some(text.repeat(usize::try_from(index).unwrap() * 3 + 1)),
+        (5, _) => Some(text.repeat(usize::try_from(index % 100).unwrap() + 1)),
         _ => Some(text),
     };
     let key = match index % 7 {

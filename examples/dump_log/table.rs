@@ -76,7 +76,8 @@ fn write_batch(out: &mut impl Write, batch: &BatchLine) -> io::Result<()> {
     if let Some(horizon) = header.delete_horizon() {
         write!(out, "  delete horizon {}", Time(Some(horizon)))?;
     }
-    let flags = [(header.is_transactional(), "transactional"), (header.is_control(), "control"), (!batch.valid, "BROKEN")];
+    let flags =
+        [(header.is_transactional(), "transactional"), (header.is_control(), "control"), (!batch.valid, "BROKEN")];
     for (_, name) in flags.iter().filter(|(on, _)| *on) {
         write!(out, "  {name}")?;
     }

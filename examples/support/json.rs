@@ -48,7 +48,8 @@ impl Object {
         value: Option<&[u8]>,
         headers: impl Iterator<Item = (&'h [u8], Option<&'h [u8]>)>,
     ) -> Self {
-        let pair = |(name, value): (&[u8], _)| format!("[{},{}]", quoted(&String::from_utf8_lossy(name)), encoded(value));
+        let pair =
+            |(name, value): (&[u8], _)| format!("[{},{}]", quoted(&String::from_utf8_lossy(name)), encoded(value));
         let headers: Vec<String> = headers.map(pair).collect();
         self.bytes("key", key).bytes("value", value).raw("headers", &format!("[{}]", headers.join(",")))
     }

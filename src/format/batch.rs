@@ -615,8 +615,31 @@ impl<'a> Iterator for Records<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if let Source::Batch(records) = &mut self.0
+            && records.has_next()
+        {
+            return Some(match record::decode(&mut records.cursor, &records.base) {
+                Ok(record) => {
+                    records.left -= 1;
+                    Ok(record)
+                }
+                Err(error) => {
+                    let error = records.locate(error);
+                    self.0 = Source::Failed(None);
+                    Err(error)
+                }
+            });
+        }
+        self.next_otherwise()
+    }
+}
+
+impl<'a> Records<'a> {
+    /// Anything but the next record of a batch.
+    #[cold]
+    fn next_otherwise(&mut self) -> Option<Result<RecordRef<'a>, FormatError>> {
         let item = match &mut self.0 {
-            Source::Batch(records) => records.next(),
+            Source::Batch(records) => records.end().map(Err),
             Source::Legacy(records) => records.next(),
             Source::Failed(error) => error.take().map(Err),
         };
@@ -637,14 +660,10 @@ struct BatchRecords<'a> {
     base: RecordBase,
 }
 
-impl<'a> BatchRecords<'a> {
+impl BatchRecords<'_> {
     #[inline]
-    fn next(&mut self) -> Option<Result<RecordRef<'a>, FormatError>> {
-        if self.left == 0 || self.cursor.remaining() == 0 {
-            return self.end().map(Err);
-        }
-        self.left -= 1;
-        Some(record::decode(&mut self.cursor, &self.base).map_err(|error| self.locate(error)))
+    const fn has_next(&self) -> bool {
+        self.left > 0 && self.cursor.remaining() > 0
     }
 
     /// Where records or bytes have run out: an error unless both have.

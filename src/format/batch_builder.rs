@@ -12,8 +12,8 @@ use crate::types::{Position, ProducerEpoch, ProducerId, Sequence, Timestamp, Tim
 
 /// The most bytes of a batch.
 pub const BATCH_SIZE_MAX: usize = 0x7fff_ffff;
-/// The most bytes of a record's length field.
-const LENGTH_FIELD_SIZE_MAX: usize = 5;
+/// The least room that a builder with records has: enough for most batches of single records.
+const ROOM_MIN: usize = 512;
 
 /// How a [`BatchBuilder`] makes its batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,8 +57,10 @@ pub struct ProducerStamp {
 #[derive(Debug)]
 pub struct BatchBuilder {
     options: BatchOptions,
-    /// Room for the header, then the records.
+    /// Room for the header, then the records, then room for more that holds anything.
     records: Vec<u8>,
+    /// Bytes of header and records.
+    used: usize,
     /// Room for the header, then the compressed records.
     packed: Vec<u8>,
     count: i32,
@@ -74,6 +76,7 @@ impl BatchBuilder {
         Self {
             options,
             records: vec![0; BATCH_HEADER_SIZE],
+            used: BATCH_HEADER_SIZE,
             packed: Vec::new(),
             count: 0,
             base_timestamp: -1,
@@ -91,7 +94,7 @@ impl BatchBuilder {
     /// Bytes of the current batch before compression, header included.
     #[must_use]
     pub const fn size(&self) -> usize {
-        self.records.len()
+        self.used
     }
 
     /// Drops the current batch and begins one with other options, in the same memory.
@@ -102,7 +105,7 @@ impl BatchBuilder {
 
     /// Drops the current batch, and keeps its memory for the next.
     pub fn clear(&mut self) {
-        self.records.truncate(BATCH_HEADER_SIZE);
+        self.used = BATCH_HEADER_SIZE;
         self.count = 0;
         self.base_timestamp = -1;
         self.max_timestamp = -1;
@@ -118,18 +121,38 @@ impl BatchBuilder {
         if self.finished {
             self.clear();
         }
+        let count = self.count;
         let timestamp = Timestamp::to_wire(timestamp);
         let base_timestamp = if self.count == 0 { timestamp } else { self.base_timestamp };
         let timestamp_delta = timestamp.wrapping_sub(base_timestamp);
-        let size = record::body_size(record, timestamp_delta, self.count).ok_or_else(|| too_large(usize::MAX))?;
-        let bound = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(LENGTH_FIELD_SIZE_MAX);
-        if bound > BATCH_SIZE_MAX - self.records.len() {
-            return Err(too_large(self.records.len().saturating_add(bound)));
-        }
-        record::encode(&mut self.records, record, timestamp_delta, self.count, size);
+        let size = record::body_size(record, timestamp_delta, count).ok_or_else(|| too_large(usize::MAX))?;
+        let room = self.room(record::encoded_size(size))?;
+        record::encode(room, record, timestamp_delta, count, size);
         self.base_timestamp = base_timestamp;
         self.max_timestamp = self.max_timestamp.max(timestamp);
         self.count += 1;
+        Ok(())
+    }
+
+    /// Takes the next `size` bytes of the batch.
+    #[inline]
+    fn room(&mut self, size: usize) -> Result<&mut [u8], FormatError> {
+        let start = self.used;
+        let end = start.saturating_add(size);
+        if end > self.records.len() {
+            self.grow(end)?;
+        }
+        self.used = end;
+        Ok(self.records.get_mut(start..end).unwrap_or_default())
+    }
+
+    #[cold]
+    fn grow(&mut self, needed: usize) -> Result<(), FormatError> {
+        if needed > BATCH_SIZE_MAX {
+            return Err(too_large(needed));
+        }
+        let size = needed.max(self.records.len().saturating_mul(2)).clamp(ROOM_MIN, BATCH_SIZE_MAX);
+        self.records.resize(size, 0);
         Ok(())
     }
 
@@ -150,13 +173,13 @@ impl BatchBuilder {
         }
         let header = self.header();
         let batch = match self.options.compression {
-            Compression::None => &mut self.records,
+            Compression::None => self.records.get_mut(..self.used).unwrap_or_default(),
             codec => {
                 self.packed.clear();
                 self.packed.resize(BATCH_HEADER_SIZE, 0);
-                let records = self.records.get(BATCH_HEADER_SIZE..).unwrap_or_default();
+                let records = self.records.get(BATCH_HEADER_SIZE..self.used).unwrap_or_default();
                 compress(codec, self.options.level, records, &mut self.packed)?;
-                &mut self.packed
+                self.packed.as_mut_slice()
             }
         };
         if batch.len() > BATCH_SIZE_MAX {
@@ -288,14 +311,19 @@ mod tests {
         fn records_read_back_as_they_were_pushed(
             all in prop::collection::vec(parts(), 1..20),
             base in 0..i64::MAX - 100,
+            codec in 0_u8..5,
             append: bool,
         ) {
-            let mut builder = BatchBuilder::new(BatchOptions::default());
+            let compression = Compression::from_id(codec).expect("five codecs");
+            let mut builder = BatchBuilder::new(BatchOptions { compression, ..BatchOptions::default() });
             for parts in &all {
                 builder.push(&record_of(parts), parts.3.and_then(at)).expect("small");
             }
             let base = Offset::new(base).expect("positive");
-            let bytes = builder.finish().expect("at least one");
+            let bytes = match builder.finish() {
+                Err(FormatError::MissingFeature { .. }) => return Ok(()),
+                bytes => bytes.expect("at least one"),
+            };
             assign_offsets(bytes, base, LeaderEpoch::ZERO).expect("room");
             let now = at(TIME);
             if append {

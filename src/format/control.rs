@@ -163,10 +163,11 @@ pub fn marker_batch(marker: &TransactionMarker) -> Vec<u8> {
     let (key, value) = ([0, 0, 0, kind], [0, 0, a, b, c, d]);
     let record = Record::keyed(&key, &value);
 
-    let mut batch = vec![0; BATCH_HEADER_SIZE];
-    batch.reserve_exact(MARKER_RECORD_SIZE);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "16, known at compile time")]
-    record::encode(&mut batch, &record, 0, 0, (MARKER_RECORD_SIZE - 1) as i32);
+    let mut batch = vec![0; MARKER_BATCH_SIZE];
+    if let Some(room) = batch.get_mut(BATCH_HEADER_SIZE..) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "16, known at compile time")]
+        record::encode(room, &record, 0, 0, (MARKER_RECORD_SIZE - 1) as i32);
+    }
     let timestamp = marker.timestamp.millis();
     let header = BatchHeader::new(&HeaderFields {
         attributes: TRANSACTIONAL_BIT | CONTROL_BIT,

@@ -1,4 +1,5 @@
-//! A bounds-checked big-endian reader over bytes that nobody has checked yet, and the writers of variable-length integers.
+//! A bounds-checked big-endian reader over bytes that nobody has checked yet, and the writer of variable-length integers
+//! into room that was measured for them.
 //!
 //! Every read names what it reads, so that an error carries the field and its position. Nothing here panics on any input.
 
@@ -52,6 +53,14 @@ impl<'a> Cursor<'a> {
                 available: self.remaining() as u64,
             }),
         }
+    }
+
+    /// A cursor over the next `count` bytes alone, whose positions go on from this one's.
+    #[inline]
+    pub(crate) fn split(&mut self, count: usize, what: &'static str) -> Result<Self, FormatError> {
+        let start = self.at;
+        self.take(count, what)?;
+        Ok(Self { bytes: self.bytes.get(..self.at).unwrap_or_default(), at: start })
     }
 
     #[inline]
@@ -145,35 +154,68 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Appends a zig-zag varint.
-#[inline]
-pub(crate) fn put_varint(out: &mut Vec<u8>, value: i32) {
-    let zigzag = ((value << 1) ^ (value >> 31)).cast_unsigned();
-    put_groups(out, u64::from(zigzag));
+/// Fills room that its caller has measured beforehand; what doesn't fit is left out. A vector would ask for room once a byte.
+pub(crate) struct Filler<'a> {
+    room: &'a mut [u8],
+    at: usize,
 }
 
-/// Appends a zig-zag varlong.
-#[inline]
-pub(crate) fn put_varlong(out: &mut Vec<u8>, value: i64) {
-    put_groups(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
-}
-
-#[inline]
-fn put_groups(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
+impl<'a> Filler<'a> {
+    #[inline]
+    pub(crate) const fn new(room: &'a mut [u8]) -> Self {
+        Self { room, at: 0 }
     }
-    out.push((value & 0x7f) as u8);
+
+    /// Bytes of room that nothing has been put into.
+    pub(crate) const fn left(&self) -> usize {
+        self.room.len() - self.at
+    }
+
+    #[inline]
+    pub(crate) fn put_byte(&mut self, byte: u8) {
+        if let Some(slot) = self.room.get_mut(self.at) {
+            *slot = byte;
+            self.at += 1;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn put_bytes(&mut self, bytes: &[u8]) {
+        if let Some(slots) = self.room.get_mut(self.at..).and_then(|rest| rest.get_mut(..bytes.len())) {
+            slots.copy_from_slice(bytes);
+            self.at += bytes.len();
+        }
+    }
+
+    /// A zig-zag varint.
+    #[inline]
+    pub(crate) fn put_varint(&mut self, value: i32) {
+        self.put_groups(u64::from(((value << 1) ^ (value >> 31)).cast_unsigned()));
+    }
+
+    /// A zig-zag varlong.
+    #[inline]
+    pub(crate) fn put_varlong(&mut self, value: i64) {
+        self.put_groups(((value << 1) ^ (value >> 63)).cast_unsigned());
+    }
+
+    #[inline]
+    fn put_groups(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.put_byte((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.put_byte((value & 0x7f) as u8);
+    }
 }
 
-/// Bytes that [`put_varint`] appends.
+/// Bytes of a zig-zag varint.
 #[inline]
 pub(crate) const fn varint_size(value: i32) -> usize {
     groups_size(((value << 1) ^ (value >> 31)).cast_unsigned() as u64)
 }
 
-/// Bytes that [`put_varlong`] appends.
+/// Bytes of a zig-zag varlong.
 #[inline]
 pub(crate) const fn varlong_size(value: i64) -> usize {
     groups_size(((value << 1) ^ (value >> 63)).cast_unsigned())
@@ -208,12 +250,13 @@ mod tests {
     proptest! {
         #[test]
         fn variable_length_integers_round_trip(small: i32, large: i64) {
-            let mut out = Vec::new();
-            put_varint(&mut out, small);
-            prop_assert_eq!(out.len(), varint_size(small));
-            put_varlong(&mut out, large);
-            prop_assert_eq!(out.len(), varint_size(small) + varlong_size(large));
-            let mut cursor = Cursor::new(&out);
+            let mut bytes = vec![0; varint_size(small) + varlong_size(large)];
+            let mut out = Filler::new(&mut bytes);
+            out.put_varint(small);
+            prop_assert_eq!(out.left(), varlong_size(large));
+            out.put_varlong(large);
+            prop_assert_eq!(out.left(), 0);
+            let mut cursor = Cursor::new(&bytes);
             prop_assert_eq!(cursor.read_varint("small"), Ok(small));
             prop_assert_eq!(cursor.read_varlong("large"), Ok(large));
             prop_assert_eq!(cursor.remaining(), 0);

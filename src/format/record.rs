@@ -15,7 +15,7 @@
 //! Decoding checks every length and all headers once, so that the getters of a [`RecordRef`] can't fail. It copies nothing.
 //! That the number of records is right, and that nothing follows the last one, is the business of the batch.
 
-use super::cursor::{Cursor, put_varint, put_varlong, varint_size, varlong_size};
+use super::cursor::{Cursor, Filler, varint_size, varlong_size};
 use super::error::FormatError;
 use crate::types::{Offset, Position, Timestamp};
 
@@ -143,7 +143,7 @@ impl<'a> RecordRef<'a> {
         key: Option<&'a [u8]>,
         value: Option<&'a [u8]>,
     ) -> Self {
-        Self { offset, timestamp, key, value, headers: Headers { encoded: Cursor::new(&[]), left: 0 } }
+        Self { offset, timestamp, key, value, headers: Headers { encoded: &[], left: 0 } }
     }
 
     /// The record's number in its partition.
@@ -184,7 +184,7 @@ impl<'a> RecordRef<'a> {
             timestamp: self.timestamp,
             key: self.key.map(Box::from),
             value: self.value.map(Box::from),
-            headers: Box::from(self.headers.encoded.rest()),
+            headers: Box::from(self.headers.encoded),
             header_count: self.headers.left,
         }
     }
@@ -193,7 +193,8 @@ impl<'a> RecordRef<'a> {
 /// The headers of a record, in order.
 #[derive(Debug, Clone, Copy)]
 pub struct Headers<'a> {
-    encoded: Cursor<'a>,
+    /// Headers that were checked when the record was decoded.
+    encoded: &'a [u8],
     left: u32,
 }
 
@@ -202,7 +203,10 @@ impl<'a> Iterator for Headers<'a> {
 
     fn next(&mut self) -> Option<HeaderRef<'a>> {
         self.left = self.left.checked_sub(1)?;
-        read_header(&mut self.encoded).ok()
+        let mut cursor = Cursor::new(self.encoded);
+        let header = read_header(&mut cursor).ok();
+        self.encoded = cursor.rest();
+        header
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -251,7 +255,7 @@ impl OwnedRecord {
     /// The headers, in order.
     #[must_use]
     pub fn headers(&self) -> Headers<'_> {
-        Headers { encoded: Cursor::new(&self.headers), left: self.header_count }
+        Headers { encoded: &self.headers, left: self.header_count }
     }
 }
 
@@ -272,13 +276,7 @@ pub(crate) fn decode<'a>(cursor: &mut Cursor<'a>, base: &RecordBase) -> Result<R
     let Ok(size) = usize::try_from(length) else {
         return Err(invalid("record length", start, "0 or more", length.into()));
     };
-    let body_start = cursor.at();
-    let body = cursor.take(size, "record")?;
-    decode_body(Cursor::new(body), base).map_err(|error| error.shifted(body_start))
-}
-
-#[inline]
-fn decode_body<'a>(mut body: Cursor<'a>, base: &RecordBase) -> Result<RecordRef<'a>, FormatError> {
+    let mut body = cursor.split(size, "record")?;
     body.take(1, "record attributes")?;
     let timestamp_delta = body.read_varlong("timestamp delta")?;
     let delta_position = body.position();
@@ -300,7 +298,7 @@ fn decode_body<'a>(mut body: Cursor<'a>, base: &RecordBase) -> Result<RecordRef<
 fn read_headers<'a>(body: &mut Cursor<'a>) -> Result<Headers<'a>, FormatError> {
     let position = body.position();
     let count = body.read_varint("header count")?;
-    let headers = *body;
+    let encoded = body.rest();
     let left = match u32::try_from(count) {
         Ok(left) if left as usize <= body.remaining() => left,
         _ => return Err(invalid("header count", position, "0 up to the bytes left in the record", count.into())),
@@ -312,7 +310,7 @@ fn read_headers<'a>(body: &mut Cursor<'a>) -> Result<Headers<'a>, FormatError> {
         let surplus = i64::try_from(body.remaining()).unwrap_or(i64::MAX);
         return Err(invalid("record", body.position(), "no bytes after the last header", surplus));
     }
-    Ok(Headers { encoded: headers, left })
+    Ok(Headers { encoded, left })
 }
 
 fn read_header<'a>(cursor: &mut Cursor<'a>) -> Result<HeaderRef<'a>, FormatError> {
@@ -338,6 +336,7 @@ fn invalid(field: &'static str, position: Position, expected: &'static str, got:
 }
 
 /// Bytes of the record behind its length field; `None` when they are too many for it.
+#[inline]
 pub(crate) fn body_size(record: &Record<'_>, timestamp_delta: i64, offset_delta: i32) -> Option<i32> {
     let mut size = 1_usize
         .checked_add(varlong_size(timestamp_delta))?
@@ -351,6 +350,7 @@ pub(crate) fn body_size(record: &Record<'_>, timestamp_delta: i64, offset_delta:
     i32::try_from(size).ok()
 }
 
+#[inline]
 fn nullable_size(field: Option<&[u8]>) -> Option<usize> {
     match field {
         None => Some(1),
@@ -358,37 +358,45 @@ fn nullable_size(field: Option<&[u8]>) -> Option<usize> {
     }
 }
 
-/// Appends a record whose [`body_size`] is `size`.
-pub(crate) fn encode(out: &mut Vec<u8>, record: &Record<'_>, timestamp_delta: i64, offset_delta: i32, size: i32) {
-    out.reserve(varint_size(size) + usize::try_from(size).unwrap_or(0));
-    put_varint(out, size);
-    out.push(0);
-    put_varlong(out, timestamp_delta);
-    put_varint(out, offset_delta);
-    put_nullable(out, record.key);
-    put_nullable(out, record.value);
-    put_size(out, record.headers.len());
+/// Bytes of a record whose [`body_size`] is `size`.
+#[inline]
+pub(crate) fn encoded_size(size: i32) -> usize {
+    varint_size(size) + usize::try_from(size).unwrap_or(0)
+}
+
+/// Writes a record whose [`body_size`] is `size` into `room`, which is exactly as large as it.
+#[inline]
+pub(crate) fn encode(room: &mut [u8], record: &Record<'_>, timestamp_delta: i64, offset_delta: i32, size: i32) {
+    let mut out = Filler::new(room);
+    out.put_varint(size);
+    out.put_byte(0);
+    out.put_varlong(timestamp_delta);
+    out.put_varint(offset_delta);
+    put_nullable(&mut out, record.key);
+    put_nullable(&mut out, record.value);
+    put_size(&mut out, record.headers.len());
     for header in &record.headers {
-        put_nullable(out, Some(header.name));
-        put_nullable(out, header.value);
+        put_nullable(&mut out, Some(header.name));
+        put_nullable(&mut out, header.value);
     }
+    debug_assert_eq!(out.left(), 0, "body_size and encode agree");
 }
 
 #[inline]
-fn put_nullable(out: &mut Vec<u8>, field: Option<&[u8]>) {
+fn put_nullable(out: &mut Filler<'_>, field: Option<&[u8]>) {
     match field {
-        None => put_varint(out, -1),
+        None => out.put_varint(-1),
         Some(bytes) => {
             put_size(out, bytes.len());
-            out.extend_from_slice(bytes);
+            out.put_bytes(bytes);
         }
     }
 }
 
 #[inline]
-fn put_size(out: &mut Vec<u8>, size: usize) {
+fn put_size(out: &mut Filler<'_>, size: usize) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "body_size has bounded it")]
-    put_varint(out, size as i32);
+    out.put_varint(size as i32);
 }
 
 #[cfg(test)]
@@ -398,18 +406,19 @@ mod tests {
     const BASE: RecordBase = RecordBase { offset: Offset::ZERO, timestamp: 1000, append_timestamp: None };
 
     fn encoded(record: &Record<'_>, timestamp_delta: i64, offset_delta: i32) -> Vec<u8> {
-        let mut out = Vec::new();
         let size = body_size(record, timestamp_delta, offset_delta).expect("a small record");
+        let mut out = vec![0; encoded_size(size)];
         encode(&mut out, record, timestamp_delta, offset_delta, size);
-        assert_eq!(out.len(), varint_size(size) + usize::try_from(size).expect("positive"));
         out
     }
 
     /// `body` behind its length, decoded.
     fn decoded(body: &[u8]) -> Result<OwnedRecord, FormatError> {
-        let mut bytes = Vec::new();
-        put_varint(&mut bytes, i32::try_from(body.len()).expect("small"));
-        bytes.extend_from_slice(body);
+        let size = i32::try_from(body.len()).expect("small");
+        let mut bytes = vec![0; encoded_size(size)];
+        let mut out = Filler::new(&mut bytes);
+        out.put_varint(size);
+        out.put_bytes(body);
         decode(&mut Cursor::new(&bytes), &BASE).map(|record| record.detach())
     }
 

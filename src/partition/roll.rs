@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn age_counts_record_time_and_is_strict() {
-        let aged = |ms| RollInput { append_timestamp: Some(at(5000 + ms)), ..input() };
+        let aged = |ms: i64| RollInput { append_timestamp: Some(at(5000 + ms)), ..input() };
         assert_eq!(should_roll(&aged(1000)), None);
         assert_eq!(should_roll(&aged(1001)), Some(RollReason::Age));
         assert_eq!(should_roll(&RollInput { append_timestamp: Some(at(0)), ..input() }), None);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn jitter_brings_the_roll_forward() {
-        let jittered = |ms| RollInput { jitter_ms: 300, append_timestamp: Some(at(5000 + ms)), ..input() };
+        let jittered = |ms: i64| RollInput { jitter_ms: 300, append_timestamp: Some(at(5000 + ms)), ..input() };
         assert_eq!(should_roll(&jittered(700)), None);
         assert_eq!(should_roll(&jittered(701)), Some(RollReason::Age));
     }

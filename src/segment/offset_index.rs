@@ -62,12 +62,6 @@ impl OffsetIndex {
         })
     }
 
-    /// Drops every entry with this offset or a greater one.
-    pub(crate) fn truncate(&self, offset: Offset) -> Result<(), SegmentError> {
-        let keep = self.file.with(|bytes| self.count_below(bytes, |entry, _| entry < offset))?;
-        self.file.truncate(keep)
-    }
-
     /// Drops every entry that points at or behind `end`.
     pub(crate) fn truncate_positions(&self, end: Position) -> Result<(), SegmentError> {
         let keep = self.file.with(|bytes| self.count_below(bytes, |_, position| position < end))?;

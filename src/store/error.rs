@@ -37,6 +37,14 @@ pub enum StoreError {
         /// The store's folder.
         path: PathBuf,
     },
+    /// The operating system gave no thread.
+    #[error("no thread for the maintenance of {}: {source}", path.display())]
+    Thread {
+        /// The store's folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
     /// What stands at the path is a file.
     #[error("{} is not a folder", path.display())]
     NotAFolder {
@@ -169,6 +177,7 @@ impl StoreError {
             Self::TopicExists { .. } | Self::FolderInTheWay { .. } => ErrorKind::AlreadyExists,
             Self::Config { source, .. } => source.kind(),
             Self::TopicIdMismatch { .. } => ErrorKind::Corrupt,
+            Self::Thread { .. } => ErrorKind::Io,
         }
     }
 
@@ -181,6 +190,7 @@ impl StoreError {
             Self::Locked { path, .. }
             | Self::Missing { path }
             | Self::NotAFolder { path }
+            | Self::Thread { path, .. }
             | Self::NotAStore { path, .. }
             | Self::Closed { path }
             | Self::ReadOnly { path } => Location::unknown().in_file(path),

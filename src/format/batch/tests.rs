@@ -1,6 +1,5 @@
 //! Batches against Kafka's own bytes, and against bytes that are wrong in one place.
 
-use super::super::cursor::put_varint;
 use super::super::test_vectors::{A1, A2, A4, A5, A6_V0, A6_V1, hex};
 use super::*;
 use proptest::prelude::*;
@@ -184,8 +183,7 @@ fn a_record_count_that_is_wrong_by_one_is_refused() {
 
 #[test]
 fn records_that_end_too_early_are_invalid_and_not_incomplete() {
-    let mut record = Vec::new();
-    put_varint(&mut record, 100);
+    let mut record = vec![0xc8, 0x01];
     record.extend([0; 20]);
     let error = first_error(&parse(batch_of(&record, 1)).expect("the checksum is right"));
     assert_eq!(error.code(), "invalid_field");

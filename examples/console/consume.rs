@@ -1,0 +1,238 @@
+//! `consume`: prints the records of a topic, and waits for more.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::time::{Duration, Instant};
+
+use stratalog::format::{RecordBatch, RecordRef};
+use stratalog::partition::{LogError, OffsetSpec, Partition};
+use stratalog::types::{Offset, Timestamp};
+
+use crate::arguments::{Arguments, once, required, unknown};
+use crate::failure::Failure;
+use crate::json::Object;
+use crate::root::Root;
+
+/// How long one of several partitions is waited for before the others are looked at.
+const TURN: Duration = Duration::from_millis(5);
+/// How long a single partition is waited for at a time, when there is no timeout.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Runs `consume`.
+pub fn run(root: &Root, arguments: Arguments) -> Result<(), Failure> {
+    let options = parse(arguments)?;
+    root.read(|store| {
+        let topic = store.topic(&options.topic)?;
+        let partitions = match options.partition {
+            Some(partition) => vec![topic.partition(partition)?],
+            None => topic.partitions(),
+        };
+        let start = options.start.unwrap_or(Start::Latest);
+        let cursors = partitions.into_iter().map(|partition| Cursor::new(partition, start));
+        let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        let left = options.max_count.unwrap_or(u64::MAX);
+        let mut consumer = Consumer { cursors: cursors.collect::<Result<_, _>>()?, out, json: options.json, left };
+        consumer.run(options.timeout)
+    })
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Earliest,
+    Latest,
+    At(Offset),
+    From(Timestamp),
+}
+
+/// What the options say.
+struct Options {
+    topic: String,
+    partition: Option<u32>,
+    start: Option<Start>,
+    max_count: Option<u64>,
+    timeout: Option<Duration>,
+    json: bool,
+}
+
+fn parse(mut arguments: Arguments) -> Result<Options, Failure> {
+    const COMMAND: &str = "consume";
+    let (mut topic, mut partition, mut max_count, mut timeout) = (None, None, None, None);
+    let (mut start, mut isolation, mut json) = (None, None, false);
+    while let Some(word) = arguments.next() {
+        match word.as_str() {
+            "--topic" => once(&mut topic, &word, arguments.value(&word)?)?,
+            "--partition" => once(&mut partition, &word, arguments.number(&word, "a partition's number")?)?,
+            "--offset" => set_start(&mut start, offset(&arguments.value(&word)?)?)?,
+            "--from-beginning" => set_start(&mut start, Start::Earliest)?,
+            "--from-timestamp" => {
+                let expected = "milliseconds since 1970";
+                let millis = Timestamp::from_millis(arguments.number(&word, expected)?);
+                let time = millis.ok_or_else(|| Failure::input(format!("{word}: expected {expected}, got less")))?;
+                set_start(&mut start, Start::From(time))?;
+            }
+            "--max-messages" => once(&mut max_count, &word, arguments.number(&word, "a number of records")?)?,
+            "--timeout-ms" => once(&mut timeout, &word, arguments.number(&word, "a number of milliseconds")?)?,
+            "--isolation" => {
+                let value = arguments.value(&word)?;
+                check_isolation(&value)?;
+                once(&mut isolation, &word, value)?;
+            }
+            "--json" => json = true,
+            other => return Err(unknown(COMMAND, other)),
+        }
+    }
+    let topic = required(topic, COMMAND, "--topic")?;
+    Ok(Options { topic, partition, start, max_count, timeout: timeout.map(Duration::from_millis), json })
+}
+
+fn offset(word: &str) -> Result<Start, Failure> {
+    match word {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        number => {
+            number.parse().ok().and_then(Offset::new).map(Start::At).ok_or_else(|| {
+                Failure::input(format!("--offset: expected earliest, latest or an offset, got {number:?}"))
+            })
+        }
+    }
+}
+
+fn set_start(start: &mut Option<Start>, wanted: Start) -> Result<(), Failure> {
+    match start.replace(wanted) {
+        Some(other) if other != wanted => Err(Failure::input(
+            "--offset, --from-timestamp and --from-beginning name different places to start at: give one",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_isolation(level: &str) -> Result<(), Failure> {
+    match level {
+        "read_uncommitted" => Ok(()),
+        "read_committed" => Err(Failure::input("--isolation read_committed is not supported yet")),
+        other => Err(Failure::input(format!("--isolation: expected read_uncommitted, got {other:?}"))),
+    }
+}
+
+/// A partition and the offset that is printed next.
+struct Cursor {
+    partition: Partition,
+    next: Offset,
+}
+
+impl Cursor {
+    fn new(partition: Partition, start: Start) -> Result<Self, Failure> {
+        let spec = match start {
+            Start::Earliest => OffsetSpec::Earliest,
+            Start::Latest => OffsetSpec::Latest,
+            Start::From(time) => OffsetSpec::Timestamp(time),
+            Start::At(next) => {
+                // A read there says whether the offset is in the log.
+                partition.read(next).max_bytes(0).fetch()?;
+                return Ok(Self { partition, next });
+            }
+        };
+        let found = partition.find_offset(spec)?;
+        let next = found.map_or_else(|| partition.high_watermark(), |found| found.offset);
+        Ok(Self { partition, next })
+    }
+}
+
+/// Prints what the partitions hold, in turns.
+struct Consumer {
+    cursors: Vec<Cursor>,
+    out: BufWriter<StdoutLock<'static>>,
+    json: bool,
+    /// Records that may still be printed.
+    left: u64,
+}
+
+impl Consumer {
+    fn run(&mut self, timeout: Option<Duration>) -> Result<(), Failure> {
+        let mut last_seen = Instant::now();
+        while self.left > 0 {
+            if self.poll()? {
+                last_seen = Instant::now();
+                continue;
+            }
+            self.out.flush()?;
+            let patience = timeout.map_or(PATIENCE, |timeout| timeout.saturating_sub(last_seen.elapsed()));
+            if patience.is_zero() {
+                return Ok(());
+            }
+            self.wait(patience);
+        }
+        Ok(self.out.flush()?)
+    }
+
+    /// Reads once from every partition; whether there was anything.
+    fn poll(&mut self) -> Result<bool, Failure> {
+        let mut found = false;
+        for index in 0..self.cursors.len() {
+            found |= self.poll_partition(index)?;
+        }
+        Ok(found)
+    }
+
+    fn poll_partition(&mut self, index: usize) -> Result<bool, Failure> {
+        let Some(cursor) = self.cursors.get_mut(index) else { return Ok(false) };
+        let batches = match cursor.partition.read(cursor.next).fetch() {
+            Err(LogError::OffsetOutOfRange { start, .. }) if start > cursor.next => {
+                let (partition, next) = (cursor.partition.id(), cursor.next);
+                eprintln!("console: {partition}: offsets {next} up to {start} were deleted meanwhile");
+                cursor.next = start;
+                return Ok(true);
+            }
+            fetched => fetched?,
+        };
+        let mut found = false;
+        for batch in &batches {
+            let (partition, next) = (cursor.partition.id().clone(), cursor.next);
+            let context = |words| format!("{partition}, batch at or after offset {next}: {words}");
+            let batch = batch.map_err(|error| Failure::from(error).with_context(context))?;
+            self.print_batch(index, &batch).map_err(|failure| failure.with_context(context))?;
+            let Some(cursor) = self.cursors.get_mut(index) else { return Ok(found) };
+            cursor.next = batch.last_offset().next();
+            found = true;
+        }
+        Ok(found)
+    }
+
+    /// Prints the records of a batch that were asked for; control records are nobody's business.
+    fn print_batch(&mut self, index: usize, batch: &RecordBatch) -> Result<(), Failure> {
+        let Some(cursor) = self.cursors.get(index) else { return Ok(()) };
+        if batch.header().is_control() {
+            return Ok(());
+        }
+        for record in batch.records() {
+            let record = record?;
+            if record.offset() >= cursor.next && self.left > 0 {
+                self.left -= 1;
+                print(&mut self.out, cursor.partition.id().partition.value(), &record, self.json)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something may have come, at most for `patience`.
+    fn wait(&self, patience: Duration) {
+        let turn = if self.cursors.len() == 1 { patience } else { patience.min(TURN) };
+        let arrived = self.cursors.first().is_some_and(|cursor| cursor.partition.wait_for(cursor.next, turn));
+        if self.cursors.is_empty() && !arrived {
+            std::thread::sleep(turn);
+        }
+    }
+}
+
+fn print(out: &mut impl Write, partition: i32, record: &RecordRef<'_>, json: bool) -> io::Result<()> {
+    if json {
+        let line = Object::new()
+            .number("partition", partition)
+            .number("offset", record.offset().value())
+            .number("timestamp", Timestamp::to_wire(record.timestamp()))
+            .key_value_headers(record.key(), record.value(), record.headers().map(|h| (h.name, h.value)));
+        return writeln!(out, "{}", line.finish());
+    }
+    out.write_all(record.value().unwrap_or(b"null"))?;
+    out.write_all(b"\n")
+}

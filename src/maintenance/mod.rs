@@ -1,0 +1,265 @@
+//! The background work of a store, as steps: flush by age, retention, removal of deleted files, checkpoints.
+//!
+//! Nothing here runs by itself. Either the program calls [`LogStore::tick`] now and then, or it asks for a thread with
+//! [`LogStore::spawn_maintenance`] and keeps the handle.
+
+mod retention;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::config::{StoreSettings, TopicSettings};
+use crate::partition::{LogError, Partition};
+use crate::store::{LogStore, StoreError};
+use crate::types::Timestamp;
+
+/// The longest sleep of the maintenance thread in milliseconds, so that it sees a closed store soon.
+const PAUSE_MS_MAX: u64 = 1000;
+
+/// What one step of background work did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct TickReport {
+    /// Partitions that were synced because their oldest unsynced record was older than `flush.ms`.
+    pub flushed_partitions: usize,
+    /// Segments that retention removed from their logs.
+    pub expired_segments: usize,
+    /// Bytes of their `.log` files.
+    pub expired_bytes: u64,
+    /// Files that were unlinked after `file.delete.delay.ms`.
+    pub removed_files: usize,
+    /// Whether the checkpoints were written.
+    pub checkpointed: bool,
+    /// Partitions whose work failed; the others were looked after nevertheless.
+    pub failures: Vec<LogError>,
+}
+
+impl LogStore {
+    /// One step of background work: syncs partitions by `flush.ms`, applies retention, unlinks files that were deleted long
+    /// enough ago, writes the checkpoints. Looks at every partition once; `now` is the time that all of it goes by.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::ReadOnly`], and [`StoreError::Io`] when a checkpoint can't be written. What fails in
+    /// one partition stands in the report.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use stratalog::{LogStore, Record, TopicConfig};
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let store = LogStore::open(folder.path())?;
+    /// let topic = store.create_topic("metrics", 1, TopicConfig::new().retention_ms(Some(1000)))?;
+    /// let partition = topic.partition(0)?;
+    /// partition.append(&[Record::new("an old value")])?;
+    ///
+    /// let later = stratalog::Timestamp::MAX;
+    /// assert_eq!(store.tick(later)?.expired_segments, 1);
+    /// assert_eq!(partition.log_start_offset(), partition.log_end_offset());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tick(&self, now: Timestamp) -> Result<TickReport, StoreError> {
+        self.step(now, Work::ALL)
+    }
+
+    /// Starts a thread that does this work by the store's clock and intervals (`log.flush.scheduler.interval.ms`,
+    /// `log.retention.check.interval.ms`, the checkpoint intervals), until the handle stops it or the store is closed.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::ReadOnly`]; [`StoreError::Thread`] when the operating system gives no thread.
+    pub fn spawn_maintenance(&self) -> Result<MaintenanceHandle, StoreError> {
+        self.maintained_partitions()?;
+        let stop = Arc::new(Stop::default());
+        let (store, signal) = (self.clone(), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("stratalog-maintenance".to_owned())
+            .spawn(move || run(&store, &signal))
+            .map_err(|source| StoreError::Thread { path: self.path().to_path_buf(), source })?;
+        Ok(MaintenanceHandle { stop, thread: Some(thread) })
+    }
+
+    fn step(&self, now: Timestamp, work: Work) -> Result<TickReport, StoreError> {
+        let mut report = TickReport::default();
+        for partition in self.maintained_partitions()? {
+            if let Err(error) = report.look_after(&partition, now, work) {
+                report.failures.push(error);
+            }
+        }
+        report.removed_files += self.remove_expired(now)?;
+        if work.checkpoint {
+            self.checkpoint()?;
+            report.checkpointed = true;
+        }
+        Ok(report)
+    }
+}
+
+/// What a step does besides unlinking deleted files.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    flush: bool,
+    retention: bool,
+    checkpoint: bool,
+}
+
+impl Work {
+    const ALL: Self = Self { flush: true, retention: true, checkpoint: true };
+}
+
+/// When the thread does what next.
+#[derive(Debug)]
+struct Schedule {
+    flush: Due,
+    retention: Due,
+    checkpoint: Due,
+}
+
+/// A task that comes back every `interval_ms`.
+#[derive(Debug)]
+struct Due {
+    interval_ms: u64,
+    at: Timestamp,
+}
+
+impl Due {
+    fn every(interval_ms: u64, from: Timestamp) -> Self {
+        Self { interval_ms, at: from.saturating_add(interval_ms) }
+    }
+
+    /// Whether it is time; then it is put off by one interval.
+    fn take(&mut self, now: Timestamp) -> bool {
+        let due = now >= self.at;
+        if due {
+            self.at = now.saturating_add(self.interval_ms);
+        }
+        due
+    }
+}
+
+impl Schedule {
+    fn new(settings: &StoreSettings, now: Timestamp) -> Self {
+        let checkpoint = settings
+            .flush_offset_checkpoint_interval_ms
+            .min(settings.flush_start_offset_checkpoint_interval_ms)
+            .min(settings.high_watermark_checkpoint_interval_ms);
+        Self {
+            flush: Due::every(settings.flush_scheduler_interval_ms, now),
+            retention: Due::every(settings.retention_check_interval_ms, now),
+            checkpoint: Due::every(checkpoint, now),
+        }
+    }
+
+    fn take(&mut self, now: Timestamp) -> Work {
+        Work { flush: self.flush.take(now), retention: self.retention.take(now), checkpoint: self.checkpoint.take(now) }
+    }
+
+    /// How long the thread may sleep without missing anything by much.
+    fn pause(&self) -> Duration {
+        let shortest = [&self.flush, &self.retention, &self.checkpoint].map(|due| due.interval_ms);
+        let shortest = shortest.into_iter().min().unwrap_or(PAUSE_MS_MAX);
+        Duration::from_millis(shortest.clamp(1, PAUSE_MS_MAX))
+    }
+}
+
+impl TickReport {
+    fn look_after(&mut self, partition: &Partition, now: Timestamp, work: Work) -> Result<(), LogError> {
+        let settings = partition.settings();
+        if work.flush && partition.unflushed_ms(now) >= settings.flush_ms {
+            partition.flush()?;
+            self.flushed_partitions += 1;
+        }
+        self.removed_files += partition.remove_expired_files(now)?;
+        if work.retention {
+            self.expire(partition, &settings, now)?;
+        }
+        if work.checkpoint { partition.persist_indexes() } else { Ok(()) }
+    }
+
+    fn expire(&mut self, partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<(), LogError> {
+        let segments = partition.segment_facts()?;
+        let (start, end) = (partition.log_start_offset(), partition.high_watermark());
+        let count = retention::expired(&segments, settings, start, end, now);
+        if count > 0 {
+            self.expired_bytes += partition.delete_oldest(count)?;
+            self.expired_segments += count;
+        }
+        Ok(())
+    }
+}
+
+fn run(store: &LogStore, stop: &Stop) -> Result<(), StoreError> {
+    let mut schedule = Schedule::new(store.settings(), store.clock().now());
+    while !stop.wait(schedule.pause()) {
+        let now = store.clock().now();
+        match store.step(now, schedule.take(now)) {
+            Err(StoreError::Closed { .. }) => break,
+            result => drop(result?),
+        }
+    }
+    Ok(())
+}
+
+/// The signal that ends the thread.
+#[derive(Debug, Default)]
+struct Stop {
+    requested: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Waits at most `interval`; returns whether to stop.
+    fn wait(&self, interval: Duration) -> bool {
+        let mut requested = self.requested.lock();
+        if !*requested {
+            self.changed.wait_for(&mut requested, interval);
+        }
+        *requested
+    }
+
+    fn request(&self) {
+        *self.requested.lock() = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A running maintenance thread. Dropping it stops the thread and waits for it; [`MaintenanceHandle::stop`] also tells how it ended.
+#[derive(Debug)]
+#[must_use = "dropping the handle stops the thread"]
+pub struct MaintenanceHandle {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl MaintenanceHandle {
+    /// Stops the thread, waits for it, and returns the error that it ended with, if any.
+    ///
+    /// # Errors
+    /// What [`LogStore::tick`] failed with.
+    ///
+    /// # Panics
+    /// When the thread panicked, with its panic.
+    pub fn stop(mut self) -> Result<(), StoreError> {
+        self.end().unwrap_or(Ok(()))
+    }
+
+    fn end(&mut self) -> Option<Result<(), StoreError>> {
+        self.stop.request();
+        match self.thread.take()?.join() {
+            Ok(result) => Some(result),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for MaintenanceHandle {
+    fn drop(&mut self) {
+        self.stop.request();
+        if let Some(thread) = self.thread.take() {
+            // How it ended was not asked for: `stop` is the way to ask.
+            drop(thread.join());
+        }
+    }
+}
