@@ -244,6 +244,11 @@ impl LogStore {
         Ok(self.shared.own_partitions())
     }
 
+    /// The intervals of the background work.
+    pub(crate) fn settings(&self) -> &StoreSettings {
+        &self.shared.settings
+    }
+
     /// What tells the time.
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.shared.opener.clock
