@@ -13,7 +13,7 @@ use crate::json::Object;
 use crate::root::Root;
 
 /// How long one of several partitions is waited for before the others are looked at.
-const TURN: Duration = Duration::from_millis(5);
+const TURN: Duration = Duration::from_millis(10);
 /// How long a single partition is waited for at a time, when there is no timeout.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
