@@ -89,9 +89,11 @@ fn offset(word: &str) -> Result<Start, Failure> {
     match word {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
-        number => number.parse().ok().and_then(Offset::new).map(Start::At).ok_or_else(|| {
-            Failure::input(format!("--offset: expected earliest, latest or an offset, got {number:?}"))
-        }),
+        number => {
+            number.parse().ok().and_then(Offset::new).map(Start::At).ok_or_else(|| {
+                Failure::input(format!("--offset: expected earliest, latest or an offset, got {number:?}"))
+            })
+        }
     }
 }
 

@@ -70,12 +70,7 @@ fn run() -> Result<(), Failure> {
     }
 }
 
-fn dispatch(
-    command: &str,
-    arguments: Arguments,
-    dir: Option<String>,
-    defaults: TopicConfig,
-) -> Result<(), Failure> {
+fn dispatch(command: &str, arguments: Arguments, dir: Option<String>, defaults: TopicConfig) -> Result<(), Failure> {
     let run = match command {
         "topics" => topics::run,
         "produce" => produce::run,

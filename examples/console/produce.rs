@@ -67,7 +67,9 @@ fn parse(mut arguments: Arguments) -> Result<Options, Failure> {
     }
     let layout = match (separator, json) {
         (Some(_), true) => return Err(Failure::input("--json and --key-separator exclude each other")),
-        (Some(separator), _) if separator.is_empty() => return Err(Failure::input("--key-separator must not be empty")),
+        (Some(separator), _) if separator.is_empty() => {
+            return Err(Failure::input("--key-separator must not be empty"));
+        }
         (Some(separator), _) => Layout::KeysAndValues(separator),
         (None, true) => Layout::Json,
         (None, false) => Layout::Values,

@@ -49,6 +49,10 @@ fn report_opening(store: &LogStore) {
     for cut in report.partitions.iter().flat_map(|partition| &partition.cuts) {
         let (bytes, file, position) = (cut.bytes, cut.file.display(), cut.position);
         eprintln!("console: cut {bytes} bytes from {file} at position {position}: {}", cut.reason);
-        eprintln!("console: they stand in {} now; the log goes on at offset {}", cut.moved_to.display(), cut.from_offset);
+        eprintln!(
+            "console: they stand in {} now; the log goes on at offset {}",
+            cut.moved_to.display(),
+            cut.from_offset
+        );
     }
 }
