@@ -1,6 +1,7 @@
 //! The contracts of the two tools, `dump_log` and `console`: what they print, and how they end.
 //!
 //! Cargo builds the examples before it runs tests; these run them as a user does.
+#![expect(clippy::expect_used, reason = "helpers of a test: whatever goes wrong here must fail it")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
