@@ -44,11 +44,13 @@ impl Partition {
             let mut epochs = self.inner.epochs.lock();
             return epochs.update(|table| table.truncate_from_end(end)).map_err(|error| self.inner.wrap(error));
         }
-        let result = if offset < self.first_base_offset() {
-            self.inner.start_over(&mut writer, offset)
-        } else {
-            self.inner.cut_end(&mut writer, offset)
-        };
+        let result = self.inner.between_syncs(|| {
+            if offset < self.first_base_offset() {
+                self.inner.start_over(&mut writer, offset)
+            } else {
+                self.inner.cut_end(&mut writer, offset)
+            }
+        });
         result.inspect_err(|error| self.inner.go_offline(error))
     }
 
@@ -59,7 +61,8 @@ impl Partition {
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), LogError> {
         let mut writer = self.inner.writer.lock();
         self.inner.check_writable()?;
-        self.inner.start_over(&mut writer, offset).inspect_err(|error| self.inner.go_offline(error))
+        let result = self.inner.between_syncs(|| self.inner.start_over(&mut writer, offset));
+        result.inspect_err(|error| self.inner.go_offline(error))
     }
 
     /// Removes the `count` oldest segments and raises the log start offset to the next one; where that is all of them, a new
