@@ -122,6 +122,8 @@ impl Inner {
             Some((last, sealed)) => (Arc::clone(last), sealed.to_vec()),
             None => return self.start_over(writer, offset),
         };
+        // From the end on, so that a crash in between leaves a log without a hole.
+        self.discard(&dropped)?;
         let cut = last.find(offset).map_err(|error| self.wrap(error))?;
         let active = match cut {
             Some((position, _)) => Arc::new(last.rewrite(position).map_err(|error| self.wrap(error))?),
@@ -132,8 +134,7 @@ impl Inner {
         }
         self.lower_recovery_point(offset);
         *self.segments.write() = SegmentList::new(sealed, active);
-        self.set_end(offset)?;
-        self.discard(&dropped)
+        self.set_end(offset)
     }
 
     fn start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
