@@ -3,7 +3,7 @@
 //! `cargo test` builds the examples before it runs tests; these run them as a user does. (`cargo test --test tools` alone
 //! doesn't build them.)
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking, as tests do")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
