@@ -1,7 +1,9 @@
 //! The contracts of the two tools, `dump_log` and `console`: what they print, and how they end.
 //!
-//! Cargo builds the examples before it runs tests; these run them as a user does.
-#![expect(clippy::expect_used, reason = "helpers of a test: whatever goes wrong here must fail it")]
+//! `cargo test` builds the examples before it runs tests; these run them as a user does. (`cargo test --test tools` alone
+//! doesn't build them.)
+
+#![expect(clippy::expect_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -88,7 +88,7 @@ impl Batches {
 
     /// The records at or after the requested offset, each an owned copy, control records left out. Where the copies cost too much,
     /// walk [`Batches::iter`] and each batch's records, which borrow.
-    pub fn records(&self) -> impl Iterator<Item = Result<OwnedRecord, FormatError>> {
+    pub fn records(&self) -> impl Iterator<Item = Result<OwnedRecord, FormatError>> + use<> {
         let from = self.requested;
         self.iter().flat_map(move |batch| {
             let records: Vec<_> = match &batch {
