@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::config::{StoreSettings, TopicSettings};
 use crate::partition::{LogError, Partition};
 use crate::store::{LogStore, StoreError};
 use crate::types::Timestamp;
+
+/// The longest sleep of the maintenance thread in milliseconds, so that it sees a closed store soon.
+const PAUSE_MS_MAX: u64 = 1000;
 
 /// What one step of background work did.
 #[derive(Debug, Default)]
@@ -58,56 +62,139 @@ impl LogStore {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn tick(&self, now: Timestamp) -> Result<TickReport, StoreError> {
-        let mut report = TickReport::default();
-        for partition in self.maintained_partitions()? {
-            if let Err(error) = report.look_after(&partition, now) {
-                report.failures.push(error);
-            }
-        }
-        report.removed_files += self.remove_expired(now)?;
-        self.checkpoint()?;
-        report.checkpointed = true;
-        Ok(report)
+        self.step(now, Work::ALL)
     }
 
-    /// Starts a thread that calls [`LogStore::tick`] every `interval`, by the store's clock, until the handle stops it or the store is closed.
+    /// Starts a thread that does this work by the store's clock and intervals (`log.flush.scheduler.interval.ms`,
+    /// `log.retention.check.interval.ms`, the checkpoint intervals), until the handle stops it or the store is closed.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::ReadOnly`]; [`StoreError::Thread`] when the operating system gives no thread.
-    pub fn spawn_maintenance(&self, interval: Duration) -> Result<MaintenanceHandle, StoreError> {
+    pub fn spawn_maintenance(&self) -> Result<MaintenanceHandle, StoreError> {
         self.maintained_partitions()?;
         let stop = Arc::new(Stop::default());
         let (store, signal) = (self.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("stratalog-maintenance".to_owned())
-            .spawn(move || run(&store, interval, &signal))
+            .spawn(move || run(&store, &signal))
             .map_err(|source| StoreError::Thread { path: self.path().to_path_buf(), source })?;
         Ok(MaintenanceHandle { stop, thread: Some(thread) })
+    }
+
+    fn step(&self, now: Timestamp, work: Work) -> Result<TickReport, StoreError> {
+        let mut report = TickReport::default();
+        for partition in self.maintained_partitions()? {
+            if let Err(error) = report.look_after(&partition, now, work) {
+                report.failures.push(error);
+            }
+        }
+        report.removed_files += self.remove_expired(now)?;
+        if work.checkpoint {
+            self.checkpoint()?;
+            report.checkpointed = true;
+        }
+        Ok(report)
+    }
+}
+
+/// What a step does besides unlinking deleted files.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    flush: bool,
+    retention: bool,
+    checkpoint: bool,
+}
+
+impl Work {
+    const ALL: Self = Self { flush: true, retention: true, checkpoint: true };
+}
+
+/// When the thread does what next.
+#[derive(Debug)]
+struct Schedule {
+    flush: Due,
+    retention: Due,
+    checkpoint: Due,
+}
+
+/// A task that comes back every `interval_ms`.
+#[derive(Debug)]
+struct Due {
+    interval_ms: u64,
+    at: Timestamp,
+}
+
+impl Due {
+    fn every(interval_ms: u64, from: Timestamp) -> Self {
+        Self { interval_ms, at: from.saturating_add(interval_ms) }
+    }
+
+    /// Whether it is time; then it is put off by one interval.
+    fn take(&mut self, now: Timestamp) -> bool {
+        let due = now >= self.at;
+        if due {
+            self.at = now.saturating_add(self.interval_ms);
+        }
+        due
+    }
+}
+
+impl Schedule {
+    fn new(settings: &StoreSettings, now: Timestamp) -> Self {
+        let checkpoint = settings
+            .flush_offset_checkpoint_interval_ms
+            .min(settings.flush_start_offset_checkpoint_interval_ms)
+            .min(settings.high_watermark_checkpoint_interval_ms);
+        Self {
+            flush: Due::every(settings.flush_scheduler_interval_ms, now),
+            retention: Due::every(settings.retention_check_interval_ms, now),
+            checkpoint: Due::every(checkpoint, now),
+        }
+    }
+
+    fn take(&mut self, now: Timestamp) -> Work {
+        Work { flush: self.flush.take(now), retention: self.retention.take(now), checkpoint: self.checkpoint.take(now) }
+    }
+
+    /// How long the thread may sleep without missing anything by much.
+    fn pause(&self) -> Duration {
+        let shortest = [&self.flush, &self.retention, &self.checkpoint].map(|due| due.interval_ms);
+        let shortest = shortest.into_iter().min().unwrap_or(PAUSE_MS_MAX);
+        Duration::from_millis(shortest.clamp(1, PAUSE_MS_MAX))
     }
 }
 
 impl TickReport {
-    fn look_after(&mut self, partition: &Partition, now: Timestamp) -> Result<(), LogError> {
+    fn look_after(&mut self, partition: &Partition, now: Timestamp, work: Work) -> Result<(), LogError> {
         let settings = partition.settings();
-        if partition.unflushed_ms(now) >= settings.flush_ms {
+        if work.flush && partition.unflushed_ms(now) >= settings.flush_ms {
             partition.flush()?;
             self.flushed_partitions += 1;
         }
         self.removed_files += partition.remove_expired_files(now)?;
+        if work.retention {
+            self.expire(partition, &settings, now)?;
+        }
+        if work.checkpoint { partition.persist_indexes() } else { Ok(()) }
+    }
+
+    fn expire(&mut self, partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<(), LogError> {
         let segments = partition.segment_facts()?;
         let (start, end) = (partition.log_start_offset(), partition.high_watermark());
-        let count = retention::expired(&segments, &settings, start, end, now);
+        let count = retention::expired(&segments, settings, start, end, now);
         if count > 0 {
             self.expired_bytes += partition.delete_oldest(count)?;
             self.expired_segments += count;
         }
-        partition.persist_indexes()
+        Ok(())
     }
 }
 
-fn run(store: &LogStore, interval: Duration, stop: &Stop) -> Result<(), StoreError> {
-    while !stop.wait(interval) {
-        match store.tick(store.clock().now()) {
+fn run(store: &LogStore, stop: &Stop) -> Result<(), StoreError> {
+    let mut schedule = Schedule::new(store.settings(), store.clock().now());
+    while !stop.wait(schedule.pause()) {
+        let now = store.clock().now();
+        match store.step(now, schedule.take(now)) {
             Err(StoreError::Closed { .. }) => break,
             result => drop(result?),
         }

@@ -60,6 +60,10 @@ impl Segment {
             position = position.plus(u64::from(header.size()));
         };
         self.log.publish(position.value());
+        // As when a segment is sealed: the last entry says the true maximum, whoever asks for it later.
+        if let Some((timestamp, offset)) = self.greatest()? {
+            self.time_index.maybe_append(timestamp, offset)?;
+        }
         Ok(Recovered { next_offset, damage: damage.map(|reason| (position, reason)) })
     }
 
