@@ -1,0 +1,96 @@
+//! Old segments leave by time, by size or below the log start, their files go later, and whoever reads one finishes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+
+use stratalog::{Clock as _, ErrorKind, TickReport};
+use support::{Rig, append, append_at, bases, offset, open, partition_of, read_all};
+
+const KEEP: [(&str, &str); 2] = [("retention.ms", "-1"), ("file.delete.delay.ms", "1000")];
+
+fn filled(entries: &[(&str, &str)]) -> Rig {
+    let rig = Rig::new(entries);
+    for i in 0..15 {
+        if i % 5 == 0 {
+            rig.partition.roll().unwrap();
+        }
+        append_at(&rig.partition, "v", i);
+    }
+    assert_eq!(bases(&rig.partition), [0, 5, 10]);
+    rig
+}
+
+fn tick(rig: &Rig) -> TickReport {
+    let report = rig.store.tick(rig.clock.now()).unwrap();
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    report
+}
+
+#[test]
+fn only_segments_wholly_below_the_log_start_go_and_the_log_start_stays() {
+    let rig = filled(&KEEP);
+    rig.partition.delete_records_before(offset(8)).unwrap();
+    assert_eq!(tick(&rig).expired_segments, 1);
+    assert_eq!(bases(&rig.partition), [5, 10]);
+    assert_eq!(rig.partition.log_start_offset(), offset(8));
+    assert_eq!(rig.partition.read(offset(7)).fetch().unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+    assert_eq!(read_all(&rig.partition).len(), 7);
+    let beyond = rig.partition.delete_records_before(offset(16)).unwrap_err();
+    assert_eq!(beyond.kind(), ErrorKind::OffsetOutOfRange);
+    assert_eq!(rig.partition.delete_records_before(offset(2)).unwrap(), offset(8), "never lowered");
+}
+
+#[test]
+fn deleted_files_go_after_the_delay_and_a_reader_that_holds_the_segment_finishes() {
+    let rig = filled(&KEEP);
+    let held = rig.partition.segments();
+    let read = rig.partition.read(offset(0)).fetch().unwrap();
+    rig.partition.delete_records_before(offset(5)).unwrap();
+    tick(&rig);
+    assert!(rig.files().iter().any(|name| name.ends_with(".log.deleted")), "{:?}", rig.files());
+    rig.clock.advance(999);
+    assert_eq!(tick(&rig).removed_files, 0);
+    rig.clock.advance(1);
+    assert!(tick(&rig).removed_files > 0);
+    assert!(!rig.files().iter().any(|name| name.contains(".deleted")), "{:?}", rig.files());
+    assert_eq!(held.first().unwrap().batches().filter(Result::is_ok).count(), 5);
+    assert_eq!(read.iter().filter(Result::is_ok).count(), 5);
+}
+
+#[test]
+fn opening_removes_deleted_files_at_once() {
+    let rig = filled(&KEEP);
+    rig.partition.delete_records_before(offset(5)).unwrap();
+    tick(&rig);
+    let image = rig.memory.process_crash_image();
+    let store = open(Arc::new(image.clone()), &rig.clock);
+    let files = stratalog::vfs::Vfs::read_dir(&image, partition_of(&store).path()).unwrap();
+    assert!(!files.iter().any(|entry| entry.name.contains(".deleted")));
+    assert_eq!(read_all(&partition_of(&store)).len(), 10);
+}
+
+#[test]
+fn when_every_segment_is_too_old_one_empty_segment_stays_at_the_log_end() {
+    let rig = filled(&[("retention.ms", "1000")]);
+    rig.clock.advance(1004);
+    assert_eq!(tick(&rig).expired_segments, 0);
+    rig.clock.advance(1);
+    assert_eq!(tick(&rig).expired_segments, 1);
+    rig.clock.advance(100);
+    tick(&rig);
+    assert_eq!(bases(&rig.partition), [15]);
+    assert_eq!((rig.partition.log_start_offset(), rig.partition.size()), (offset(15), 0));
+    assert_eq!(append(&rig.partition, "next"), 15);
+}
+
+#[test]
+fn by_size_segments_go_while_at_least_the_limit_remains() {
+    let size = filled(&KEEP).partition.size();
+    let limit = (size * 2 / 3).to_string();
+    let rig = filled(&[("retention.ms", "-1"), ("retention.bytes", &limit)]);
+    assert_eq!(tick(&rig).expired_segments, 1);
+    assert_eq!(bases(&rig.partition), [5, 10]);
+    assert_eq!(tick(&rig).expired_segments, 0);
+}
