@@ -56,3 +56,8 @@ pub use partition::{Appended, Batches, Durability, FoundOffset, LogError, Offset
 pub use segment::Segment;
 pub use store::{LogStore, OpenReport, StoreError, StoreOptions, Topic};
 pub use types::{ErrorKind, LeaderEpoch, Offset, Position, Timestamp, TimestampType};
+
+/// Compiles the README's program, so that it stays one that works.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,7 +13,7 @@ use crate::json::Object;
 use crate::root::Root;
 
 /// How long one of several partitions is waited for before the others are looked at.
-const TURN: Duration = Duration::from_millis(5);
+const TURN: Duration = Duration::from_millis(10);
 /// How long a single partition is waited for at a time, when there is no timeout.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -30,8 +30,8 @@ pub fn run(root: &Root, arguments: Arguments) -> Result<(), Failure> {
         let cursors = partitions.into_iter().map(|partition| Cursor::new(partition, start));
         let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
         let left = options.max_count.unwrap_or(u64::MAX);
-        let mut consumer = Consumer { cursors: cursors.collect::<Result<_, _>>()?, out, json: options.json, left };
-        consumer.run(options.timeout)
+        let printer = Printer { out, json: options.json, left };
+        Consumer { cursors: cursors.collect::<Result<_, _>>()?, printer }.run(options.timeout)
     })
 }
 
@@ -138,48 +138,64 @@ impl Cursor {
     }
 }
 
-/// Prints what the partitions hold, in turns.
+/// The partitions, read in turns.
 struct Consumer {
     cursors: Vec<Cursor>,
-    out: BufWriter<StdoutLock<'static>>,
-    json: bool,
-    /// Records that may still be printed.
-    left: u64,
+    printer: Printer,
 }
 
 impl Consumer {
     fn run(&mut self, timeout: Option<Duration>) -> Result<(), Failure> {
         let mut last_seen = Instant::now();
-        while self.left > 0 {
+        while self.printer.left > 0 {
             if self.poll()? {
                 last_seen = Instant::now();
                 continue;
             }
-            self.out.flush()?;
+            self.printer.out.flush()?;
             let patience = timeout.map_or(PATIENCE, |timeout| timeout.saturating_sub(last_seen.elapsed()));
             if patience.is_zero() {
                 return Ok(());
             }
             self.wait(patience);
         }
-        Ok(self.out.flush()?)
+        Ok(self.printer.out.flush()?)
     }
 
     /// Reads once from every partition; whether there was anything.
     fn poll(&mut self) -> Result<bool, Failure> {
         let mut found = false;
-        for index in 0..self.cursors.len() {
-            found |= self.poll_partition(index)?;
+        for cursor in &mut self.cursors {
+            found |= self.printer.poll(cursor)?;
         }
         Ok(found)
     }
 
-    fn poll_partition(&mut self, index: usize) -> Result<bool, Failure> {
-        let Some(cursor) = self.cursors.get_mut(index) else { return Ok(false) };
+    /// Waits until something may have come, at most for `patience`.
+    fn wait(&self, patience: Duration) {
+        match self.cursors.as_slice() {
+            [cursor] => _ = cursor.partition.wait_for(cursor.next, patience),
+            [cursor, ..] => _ = cursor.partition.wait_for(cursor.next, patience.min(TURN)),
+            [] => std::thread::sleep(patience),
+        }
+    }
+}
+
+/// Writes records to standard output, until there were enough.
+struct Printer {
+    out: BufWriter<StdoutLock<'static>>,
+    json: bool,
+    /// Records that may still be printed.
+    left: u64,
+}
+
+impl Printer {
+    /// Reads once from a partition and prints what is there; whether there was anything.
+    fn poll(&mut self, cursor: &mut Cursor) -> Result<bool, Failure> {
         let batches = match cursor.partition.read(cursor.next).fetch() {
             Err(LogError::OffsetOutOfRange { start, .. }) if start > cursor.next => {
                 let (partition, next) = (cursor.partition.id(), cursor.next);
-                eprintln!("console: {partition}: offsets {next} up to {start} were deleted meanwhile");
+                eprintln!("console: {partition}: offsets from {next} to below {start} were deleted meanwhile");
                 cursor.next = start;
                 return Ok(true);
             }
@@ -187,20 +203,20 @@ impl Consumer {
         };
         let mut found = false;
         for batch in &batches {
-            let (partition, next) = (cursor.partition.id().clone(), cursor.next);
+            let printed = batch.map_err(Failure::from).and_then(|batch| {
+                self.print_batch(cursor, &batch)?;
+                Ok(batch.last_offset().next())
+            });
+            let (partition, next) = (cursor.partition.id(), cursor.next);
             let context = |words| format!("{partition}, batch at or after offset {next}: {words}");
-            let batch = batch.map_err(|error| Failure::from(error).with_context(context))?;
-            self.print_batch(index, &batch).map_err(|failure| failure.with_context(context))?;
-            let Some(cursor) = self.cursors.get_mut(index) else { return Ok(found) };
-            cursor.next = batch.last_offset().next();
+            cursor.next = printed.map_err(|failure| failure.with_context(context))?;
             found = true;
         }
         Ok(found)
     }
 
-    /// Prints the records of a batch that were asked for; control records are nobody's business.
-    fn print_batch(&mut self, index: usize, batch: &RecordBatch) -> Result<(), Failure> {
-        let Some(cursor) = self.cursors.get(index) else { return Ok(()) };
+    /// Prints the records of a batch that were asked for. Control records are not for applications.
+    fn print_batch(&mut self, cursor: &Cursor, batch: &RecordBatch) -> Result<(), Failure> {
         if batch.header().is_control() {
             return Ok(());
         }
@@ -212,15 +228,6 @@ impl Consumer {
             }
         }
         Ok(())
-    }
-
-    /// Waits until something may have come, at most for `patience`.
-    fn wait(&self, patience: Duration) {
-        let turn = if self.cursors.len() == 1 { patience } else { patience.min(TURN) };
-        let arrived = self.cursors.first().is_some_and(|cursor| cursor.partition.wait_for(cursor.next, turn));
-        if self.cursors.is_empty() && !arrived {
-            std::thread::sleep(turn);
-        }
     }
 }
 

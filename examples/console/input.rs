@@ -11,6 +11,9 @@ use stratalog::types::Timestamp;
 /// Bytes of the longest line that is read: no topic takes larger records.
 const LINE_SIZE_MAX: u64 = 1 << 31;
 
+/// Names and values, which may be null.
+type Headers = Vec<(String, Option<Vec<u8>>)>;
+
 /// A record that was read, and where it was.
 pub struct InputRecord {
     /// The number of its line, from 1.
@@ -20,7 +23,7 @@ pub struct InputRecord {
     /// Its key.
     pub key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
-    headers: Vec<(String, Option<Vec<u8>>)>,
+    headers: Headers,
     timestamp: Option<Timestamp>,
 }
 
@@ -168,7 +171,7 @@ fn bytes(name: &str, value: Option<&Value>) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
-fn headers(value: Option<&Value>) -> Result<Vec<(String, Option<Vec<u8>>)>, String> {
+fn headers(value: Option<&Value>) -> Result<Headers, String> {
     match value {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(pairs)) => pairs.iter().map(header).collect(),

@@ -26,6 +26,9 @@ const MAGIC_AT: usize = 16;
 /// a batch at every position must not keep the tool busy for ever.
 const SEARCH_EFFORT: u64 = 8;
 
+/// Bytes that a search looks at in one piece.
+const SEARCH_SIZE: usize = 1 << 16;
+
 /// What stands at a position.
 enum Found {
     /// A whole batch; the error is its checksum's.
@@ -134,26 +137,33 @@ impl Walk<'_, '_> {
 
     /// The next position from `from` on where a batch with a right checksum begins.
     fn search(&mut self, from: u64) -> io::Result<Option<u64>> {
-        for position in from..self.file.size() {
-            let head = self.file.read(position, BatchHeader::PEEK_SIZE)?;
-            if head.get(MAGIC_AT).is_none_or(|&magic| magic > 2) {
-                continue;
+        let mut piece_at = from;
+        while piece_at < self.file.size() {
+            let piece = self.file.read(piece_at, SEARCH_SIZE + BatchHeader::PEEK_SIZE)?;
+            for (position, start) in (piece_at..self.file.size()).zip(0..SEARCH_SIZE) {
+                let Some(header) = self.candidate(position, piece.get(start..).unwrap_or_default()) else { continue };
+                if self.effort < u64::from(header.size()) {
+                    let reason =
+                        "search_abandoned: too many places look like a batch; the rest of the file is left out";
+                    self.report.damage_words(position, reason)?;
+                    return Ok(None);
+                }
+                self.effort -= u64::from(header.size());
+                if self.check(position, &header)?.is_ok() {
+                    return Ok(Some(position));
+                }
             }
-            let Ok(header) = BatchHeader::peek(&head) else { continue };
-            if u64::from(header.size()) > self.file.size() - position {
-                continue;
-            }
-            if self.effort < u64::from(header.size()) {
-                let reason = "search_abandoned: too many places look like a batch; the rest of the file is left out";
-                self.report.damage_words(position, reason)?;
-                return Ok(None);
-            }
-            self.effort -= u64::from(header.size());
-            if self.check(position, &header)?.is_ok() {
-                return Ok(Some(position));
-            }
+            piece_at += SEARCH_SIZE as u64;
         }
         Ok(None)
+    }
+
+    /// The header at `position`, where `bytes` stand, if it can be that of a whole batch.
+    fn candidate(&self, position: u64, bytes: &[u8]) -> Option<BatchHeader> {
+        // Cheap first: this is asked for every byte of a damaged stretch.
+        bytes.get(MAGIC_AT).filter(|&&magic| magic <= 2)?;
+        let header = BatchHeader::peek(bytes).ok()?;
+        (u64::from(header.size()) <= self.file.size() - position).then_some(header)
     }
 
     /// Prints a batch whose checksum is wrong; its records mean nothing.

@@ -218,9 +218,9 @@ fn too_large(got: usize) -> FormatError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::{Batches, RecordBatch, assign_offsets, set_timestamps};
-    use super::super::test_vectors::{A1, A2, hex};
     use super::*;
+    use crate::format::batch::{Batches, RecordBatch, assign_offsets, set_timestamps};
+    use crate::format::test_vectors::{A1, A2, hex};
     use crate::types::{LeaderEpoch, Offset};
     use bytes::Bytes;
     use proptest::prelude::*;

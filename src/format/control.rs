@@ -184,9 +184,9 @@ pub fn marker_batch(marker: &TransactionMarker) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::{RecordBatch, assign_offsets};
-    use super::super::test_vectors::{A3, hex};
     use super::*;
+    use crate::format::batch::{RecordBatch, assign_offsets};
+    use crate::format::test_vectors::{A3, hex};
     use crate::types::{LeaderEpoch, Offset};
     use bytes::Bytes;
 

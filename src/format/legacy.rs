@@ -251,10 +251,10 @@ impl<'a> LegacyRecords<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::RecordBatch;
-    use super::super::checksum::crc32_ieee;
-    use super::super::test_vectors::{A6_V0, A6_V1, hex};
     use super::*;
+    use crate::format::batch::RecordBatch;
+    use crate::format::checksum::crc32_ieee;
+    use crate::format::test_vectors::{A6_V0, A6_V1, hex};
     use crate::types::{Timestamp, TimestampType};
     use bytes::Bytes;
     use proptest::prelude::*;

@@ -189,10 +189,12 @@ impl Partition {
         self.inner.waiters.wake();
     }
 
-    /// Up to where the active segment was written by this process.
-    pub(crate) fn verified_point(&self) -> VerifiedPoint {
+    /// Up to where the active segment was written by this process; `None` when a failure made that uncertain.
+    pub(crate) fn verified_point(&self) -> Option<VerifiedPoint> {
         let list = self.inner.list();
-        VerifiedPoint { base_offset: list.active().base_offset(), position: Position::new(list.active().size()) }
+        let point =
+            VerifiedPoint { base_offset: list.active().base_offset(), position: Position::new(list.active().size()) };
+        self.inner.check_online().is_ok().then_some(point)
     }
 
     /// The base offset of the oldest segment.

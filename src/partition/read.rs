@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{LogError, Partition};
-use crate::format::{FormatError, RecordBatch};
+use crate::format::{FormatError, OwnedRecord, RecordBatch};
 use crate::types::{Offset, Position};
 
 /// What a read returns at most unless it says otherwise, in bytes.
@@ -84,6 +84,20 @@ impl Batches {
     /// records below it are not asked for. The offset to read next is the last batch's last offset plus one.
     pub fn iter(&self) -> BatchIter {
         BatchIter { batches: crate::format::Batches::new(self.bytes.clone()) }
+    }
+
+    /// The records at or after the requested offset, each an owned copy, control records left out. Where the copies cost too much,
+    /// walk [`Batches::iter`] and each batch's records, which borrow.
+    pub fn records(&self) -> impl Iterator<Item = Result<OwnedRecord, FormatError>> + use<> {
+        let from = self.requested;
+        self.iter().flat_map(move |batch| {
+            let records: Vec<_> = match &batch {
+                Ok(batch) if batch.header().is_control() => Vec::new(),
+                Ok(batch) => batch.records().map(|record| record.map(|record| record.detach())).collect(),
+                Err(error) => vec![Err(error.clone())],
+            };
+            records.into_iter().filter(move |record| record.as_ref().map_or(true, |record| record.offset() >= from))
+        })
     }
 
     /// Whether there is nothing at or after the requested offset yet.

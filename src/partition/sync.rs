@@ -67,6 +67,7 @@ impl Inner {
         let from = load(&self.recovery_point);
         let result = self.sync_segments(from);
         if let Err(error) = &result {
+            self.counters.sync_failures.add(1);
             self.go_offline(error);
             return result;
         }
@@ -76,6 +77,8 @@ impl Inner {
     }
 
     fn sync_segments(&self, from: Offset) -> Result<(), LogError> {
+        // The active segment first: one that a roll seals from here on is among the sealed ones or is this one.
+        let active = Arc::clone(self.list().active());
         let sealed = std::mem::take(&mut *self.commits.sealed.lock());
         for segment in &sealed {
             match segment.sync_all() {
@@ -85,7 +88,6 @@ impl Inner {
                 Err(error) => return Err(self.wrap(error)),
             }
         }
-        let active = Arc::clone(self.list().active());
         match active.sync_log() {
             Err(error) if self.holds(&active) => return Err(self.wrap(error)),
             _ => {}
@@ -94,6 +96,15 @@ impl Inner {
             self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         }
         Ok(())
+    }
+
+    /// Does `work` while no sync runs: one that began before the log was cut would raise the recovery point above what is left.
+    pub(super) fn between_syncs<T>(&self, work: impl FnOnce() -> T) -> T {
+        let mut running = self.commits.running.lock();
+        while *running {
+            self.commits.ended.wait(&mut running);
+        }
+        work()
     }
 
     /// Hands a segment that won't grow any more to the next flush.

@@ -44,11 +44,13 @@ impl Partition {
             let mut epochs = self.inner.epochs.lock();
             return epochs.update(|table| table.truncate_from_end(end)).map_err(|error| self.inner.wrap(error));
         }
-        let result = if offset < self.first_base_offset() {
-            self.inner.start_over(&mut writer, offset)
-        } else {
-            self.inner.cut_end(&mut writer, offset)
-        };
+        let result = self.inner.between_syncs(|| {
+            if offset < self.first_base_offset() {
+                self.inner.start_over(&mut writer, offset)
+            } else {
+                self.inner.cut_end(&mut writer, offset)
+            }
+        });
         result.inspect_err(|error| self.inner.go_offline(error))
     }
 
@@ -59,7 +61,8 @@ impl Partition {
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), LogError> {
         let mut writer = self.inner.writer.lock();
         self.inner.check_writable()?;
-        self.inner.start_over(&mut writer, offset).inspect_err(|error| self.inner.go_offline(error))
+        let result = self.inner.between_syncs(|| self.inner.start_over(&mut writer, offset));
+        result.inspect_err(|error| self.inner.go_offline(error))
     }
 
     /// Removes the `count` oldest segments and raises the log start offset to the next one; where that is all of them, a new
@@ -119,6 +122,8 @@ impl Inner {
             Some((last, sealed)) => (Arc::clone(last), sealed.to_vec()),
             None => return self.start_over(writer, offset),
         };
+        // From the end on, so that a crash in between leaves a log without a hole.
+        self.discard(&dropped)?;
         let cut = last.find(offset).map_err(|error| self.wrap(error))?;
         let active = match cut {
             Some((position, _)) => Arc::new(last.rewrite(position).map_err(|error| self.wrap(error))?),
@@ -129,8 +134,7 @@ impl Inner {
         }
         self.lower_recovery_point(offset);
         *self.segments.write() = SegmentList::new(sealed, active);
-        self.set_end(offset)?;
-        self.discard(&dropped)
+        self.set_end(offset)
     }
 
     fn start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {

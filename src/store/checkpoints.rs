@@ -5,7 +5,7 @@
 //! | `recovery-point-offset-checkpoint` | every partition | everything below survives a power loss | all is verified after a crash |
 //! | `log-start-offset-checkpoint` | partitions whose log start lies above their first segment's base | the log start offset | logs start at their first segment |
 //! | `replication-offset-checkpoint` | every partition | the high watermark | never read: it is the log end until a partition is replicated |
-//! | `stratalog-verified` | every partition | see `format/verified_points.rs` | recovery goes by the recovery points |
+//! | `stratalog-verified` | every partition that is online | see `format/verified_points.rs` | recovery goes by the recovery points |
 //!
 //! A damaged file never keeps a store from opening: it is reported, and the last column holds. Each file is replaced
 //! as a whole, and one that would not change is left alone, so that an idle store writes nothing.
@@ -152,10 +152,10 @@ fn encode<'a>(partitions: impl Iterator<Item = &'a Partition>, offset: impl Fn(&
 fn verified(vfs: &dyn Vfs, partitions: &[Partition]) -> Option<(&'static str, Vec<u8>)> {
     let boot_id = vfs.boot_id()?;
     let point = |partition: &Partition| {
-        let VerifiedPoint { base_offset, position } = partition.verified_point();
-        (partition.id().clone(), base_offset, position)
+        let VerifiedPoint { base_offset, position } = partition.verified_point()?;
+        Some((partition.id().clone(), base_offset, position))
     };
-    let points = partitions.iter().map(point).collect();
+    let points = partitions.iter().filter_map(point).collect();
     Some((layout::VERIFIED_POINTS, VerifiedPoints { boot_id, points }.encode()))
 }
 

@@ -140,7 +140,9 @@ pub(super) fn check_ours(vfs: &dyn Vfs, root: &Path) -> Result<(), StoreError> {
 
 fn proves_a_store(vfs: &dyn Vfs, root: &Path, entry: &DirEntry) -> Result<bool, IoError> {
     if !entry.is_dir {
-        return Ok(SIGNS.contains(&entry.name.as_str()));
+        // A draft of such a file is all that a crash during the first opening leaves.
+        let name = entry.name.strip_suffix(".tmp").unwrap_or(&entry.name);
+        return Ok(SIGNS.contains(&name));
     }
     match PartitionDirName::parse(&entry.name) {
         Some(PartitionDirName::Live { .. }) => Ok(contents(vfs, &root.join(&entry.name))? == Contents::Log),

@@ -134,8 +134,8 @@ fn a_second_opening_is_refused_until_the_first_store_is_closed_or_dropped() {
 #[test]
 fn the_lock_files_left_behind_by_a_kill_lock_nobody_out() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join(".lock"), "").unwrap();
-    std::fs::write(folder.path().join(".stratalog.lock"), "").unwrap();
+    put(&DiskVfs::new(), &folder.path().join(".lock"), b"");
+    put(&DiskVfs::new(), &folder.path().join(".stratalog.lock"), b"");
     LogStore::open(folder.path()).unwrap();
 }
 

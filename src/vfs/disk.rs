@@ -287,8 +287,8 @@ fn extend_with_zeros(file: &File, size: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance;
     use super::*;
+    use crate::vfs::conformance;
 
     fn on_disk(check: impl FnOnce(&dyn Vfs, &Path)) {
         let folder = tempfile::tempdir().unwrap();

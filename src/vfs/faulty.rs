@@ -552,9 +552,9 @@ impl ScriptState {
 
 #[cfg(test)]
 mod tests {
-    use super::super::DiskVfs;
-    use super::super::conformance;
     use super::*;
+    use crate::vfs::DiskVfs;
+    use crate::vfs::conformance;
 
     fn without_faults(check: impl FnOnce(&dyn Vfs, &Path)) {
         let vfs = FaultyVfs::new(MemoryVfs::new());

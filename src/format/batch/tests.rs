@@ -1,7 +1,7 @@
 //! Batches against Kafka's own bytes, and against bytes that are wrong in one place.
 
-use super::super::test_vectors::{A1, A2, A4, A5, A6_V0, A6_V1, hex};
 use super::*;
+use crate::format::test_vectors::{A1, A2, A4, A5, A6_V0, A6_V1, hex};
 use proptest::prelude::*;
 
 const TIME: i64 = 1_700_000_000_000;

@@ -3,7 +3,7 @@
 //! Seed 0 keeps none of them. Any other seed draws one of three weathers for the whole image: everything survives; of
 //! every file a beginning survives, in the order of writing; or each change has its own fate.
 
-use super::super::random::Random;
+use crate::vfs::random::Random;
 
 /// What becomes of one unsynced change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::super::conformance;
 use super::*;
+use crate::vfs::conformance;
 
 fn in_memory(check: impl FnOnce(&dyn Vfs, &Path)) {
     let vfs = MemoryVfs::new();
