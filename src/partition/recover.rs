@@ -334,8 +334,9 @@ impl<'a> Opening<'a> {
         if !self.params.read_only {
             self.remove_orphans(&names, &bases)?;
         }
-        let mut segments = self.open_segments(&bases, &names)?;
-        let verified = self.recover_segments(&mut segments)?;
+        let (mut segments, rebuilt) = self.open_segments(&bases, &names)?;
+        // Rebuilt indexes are in memory only: like verified segments, they are handed over to the next flush.
+        let verified = self.recover_segments(&mut segments)? | rebuilt;
         let mut log_end = self.log_end(&segments)?;
         let first = segments.first().map(|segment| segment.base_offset());
         let mut log_start = self.params.log_start_offset.max(first).unwrap_or(Offset::ZERO);
@@ -449,9 +450,11 @@ impl<'a> Opening<'a> {
         segment_options(&self.params.settings, self.params.read_only)
     }
 
-    fn open_segments(&self, bases: &BTreeSet<Offset>, names: &[String]) -> Result<Vec<Arc<Segment>>, LogError> {
+    /// The segments, and whether an index was missing and had to be rebuilt.
+    fn open_segments(&self, bases: &BTreeSet<Offset>, names: &[String]) -> Result<(Vec<Arc<Segment>>, bool), LogError> {
         let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let mut segments = Vec::with_capacity(bases.len());
+        let mut rebuilt = false;
         for base in bases {
             let path = file_path(&self.params.dir, FileKind::Log, *base, Suffix::None);
             let size = self.io(self.params.vfs.metadata(&path))?.map_or(0, |metadata| metadata.size);
@@ -461,10 +464,11 @@ impl<'a> Opening<'a> {
             let index = FileName::offset_index(*base);
             if !self.params.read_only && !names.contains(index.to_string().as_str()) {
                 segment.recover(Scan::Whole, &mut |_| {}).map_err(|error| self.wrap(error))?;
+                rebuilt = true;
             }
             segments.push(Arc::new(segment));
         }
-        Ok(segments)
+        Ok((segments, rebuilt))
     }
 
     fn create(&self, base: Offset) -> Result<Segment, LogError> {
