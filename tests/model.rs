@@ -1,4 +1,5 @@
 //! Whatever is done to a partition in whatever order, it holds what a plain vector would hold.
+#![expect(clippy::cast_possible_wrap, reason = "a model of at most some thousand records")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
