@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use stratalog::vfs::{Effect, Fault, Operation};
-use stratalog::{Appended, Durability, ErrorKind, LogError, Partition, Record};
+use stratalog::{Appended, Clock, Durability, ErrorKind, LogError, Partition, Record};
 use support::{Rig, append, names_partition, offset, open, partition_of, read_all};
 
 fn durable(partition: &Partition, value: &str) -> Result<Appended, LogError> {
@@ -49,6 +49,16 @@ fn a_durable_append_makes_everything_before_it_durable_over_segment_borders() {
     durable(&rig.partition, "d").unwrap();
     let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
     assert_eq!(values(&partition_of(&store)), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn flush_ms_makes_appends_durable_by_age() {
+    let rig = Rig::new(&[("flush.ms", "1000")]);
+    rig.partition.append(&[Record::new("written")]).unwrap();
+    let appended = Clock::now(&rig.clock);
+    assert_eq!(rig.store.tick(appended.saturating_add(999)).unwrap().flushed_partitions, 0);
+    assert_eq!(rig.store.tick(appended.saturating_add(1000)).unwrap().flushed_partitions, 1);
+    assert_eq!(rig.partition.recovery_point(), rig.partition.log_end_offset());
 }
 
 #[test]
