@@ -16,6 +16,9 @@ use crate::types::{LeaderEpoch, Offset, Timestamp, TimestampType};
 /// Builders kept for the next append, so that it needs no new buffer.
 const BUILDERS_KEPT: usize = 8;
 
+/// A builder whose last batch was larger than this, in bytes, is dropped with its memory.
+const BUILDER_SIZE_KEPT: usize = 4 * 1024 * 1024;
+
 /// What an append waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[non_exhaustive]
@@ -320,7 +323,7 @@ impl BuilderPool {
         builder.reset(options);
         let result = work(&mut builder);
         let mut pool = self.0.lock();
-        if pool.len() < BUILDERS_KEPT {
+        if pool.len() < BUILDERS_KEPT && builder.size() <= BUILDER_SIZE_KEPT {
             pool.push(builder);
         }
         result

@@ -32,7 +32,8 @@ pub(crate) const LOG_SIZE_MAX: u64 = i32::MAX as u64;
 pub(crate) struct LogFile {
     vfs: Arc<dyn Vfs>,
     path: RwLock<PathBuf>,
-    /// Opened on first use, closed again once a sealed file is mapped.
+    /// Opened by the first write or copying read, kept until [`LogFile::release`]. Mapping doesn't keep it: a log of many
+    /// sealed segments may be read without holding a descriptor for each.
     file: Mutex<Option<Arc<dyn VfsFile>>>,
     /// The mapped prefix; grows by replacement.
     map: RwLock<Bytes>,
@@ -68,13 +69,17 @@ impl LogFile {
     /// The open file.
     pub(crate) fn file(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
         let mut slot = self.file.lock();
-        if let Some(file) = slot.as_ref() {
-            return Ok(Arc::clone(file));
-        }
-        let mode = if self.read_only { OpenMode::Read } else { OpenMode::Write };
-        let file = self.vfs.open(&self.path.read(), mode)?;
+        let file = self.open_unless(slot.as_ref())?;
         *slot = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    fn open_unless(&self, open: Option<&Arc<dyn VfsFile>>) -> Result<Arc<dyn VfsFile>, SegmentError> {
+        let mode = if self.read_only { OpenMode::Read } else { OpenMode::Write };
+        match open {
+            Some(file) => Ok(Arc::clone(file)),
+            None => Ok(self.vfs.open(&self.path.read(), mode)?),
+        }
     }
 
     /// Writes `bytes` behind the published length without publishing them. After an error any part of them may stand there;
@@ -141,7 +146,8 @@ impl LogFile {
     fn read_mapped(&self, start: u64, end: u64, published: u64) -> Result<Bytes, SegmentError> {
         let mut map = self.map.write();
         if (map.len() as u64) < published {
-            *map = self.file()?.map(published)?;
+            let file = self.open_unless(self.file.lock().as_ref())?;
+            *map = file.map(published)?;
         }
         Ok(slice(&map, start, end).unwrap_or_default())
     }

@@ -234,6 +234,13 @@ impl Segment {
         relative(self.base_offset, last_offset).is_some()
     }
 
+    /// Whether a batch with these offsets can stand in this segment at all. No checksum covers a base offset, so this is what
+    /// finds one that rotted.
+    fn can_hold(&self, header: &BatchHeader) -> bool {
+        // A wrapper of the old formats names only its last offset.
+        header.base_offset() >= self.base_offset && self.has_room_for(header.last_offset())
+    }
+
     /// Writes one encoded batch behind the published ones. Nobody sees it before [`Segment::publish`]; see also [`Segment::cut_back`].
     pub(crate) fn write(&self, batch: &[u8], last_offset: Offset) -> Result<(), SegmentError> {
         if !self.has_room_for(last_offset) {
@@ -287,10 +294,20 @@ impl Segment {
         let mut walk = self.walk_from(offset)?;
         while let Some((position, header)) = walk.next_header()? {
             if header.last_offset() >= offset {
+                self.check_offsets(position, &header)?;
                 return Ok(Some((position, header)));
             }
         }
         Ok(None)
+    }
+
+    fn check_offsets(&self, position: Position, header: &BatchHeader) -> Result<(), SegmentError> {
+        if self.can_hold(header) {
+            return Ok(());
+        }
+        let (field, expected) = ("baseOffset", "an offset from the segment's base to 2147483647 above it");
+        let got = header.base_offset().value();
+        Err(self.format_error(position, FormatError::Invalid { field, position: Position::ZERO, expected, got }))
     }
 
     /// A walk that is sure to meet the first batch at or above `offset`. The index only says where to begin: an entry that
@@ -333,6 +350,9 @@ impl Segment {
         let (mut next, mut end) = (self.base_offset, Position::ZERO);
         let mut walk = self.walk_from(Offset::MAX)?;
         while let Some((position, header)) = walk.next_header()? {
+            if !self.can_hold(&header) {
+                break;
+            }
             next = header.last_offset().next();
             end = position.plus(u64::from(header.size()));
         }
