@@ -19,6 +19,7 @@ mod lookup;
 mod producers;
 mod read;
 mod recover;
+mod replace;
 mod roll;
 mod segments;
 mod snapshots;
