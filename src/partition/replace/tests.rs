@@ -16,7 +16,7 @@ use crate::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, Vfs};
 const DIR: &str = "/log/t-0";
 
 /// Seeds of crash images; 0 keeps only what was synced.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 8;
 
 /// Replacements of the segments 0 to 30: the base of each and the offsets that it keeps.
 type Plan = &'static [(i64, &'static [i64])];
