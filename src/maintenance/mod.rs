@@ -3,6 +3,7 @@
 //! Nothing here runs by itself. Either the program calls [`LogStore::tick`] now and then, or it asks for a thread with
 //! [`LogStore::spawn_maintenance`] and keeps the handle.
 
+mod key_map;
 mod retention;
 
 use std::sync::Arc;
