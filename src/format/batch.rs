@@ -219,7 +219,8 @@ impl BatchHeader {
     /// This header for the same batch of magic 2 with fewer records: its offsets, producer and sequences stay. `horizon` stands
     /// for the base timestamp being a delete horizon.
     pub(super) const fn with_records(self, count: u32, base_timestamp: i64, max_timestamp: i64, horizon: bool) -> Self {
-        let attributes = if horizon { self.attributes | DELETE_HORIZON_BIT } else { self.attributes };
+        let attributes = self.attributes & !DELETE_HORIZON_BIT;
+        let attributes = if horizon { attributes | DELETE_HORIZON_BIT } else { attributes };
         Self { attributes, count, base_timestamp, max_timestamp, ..self }
     }
 

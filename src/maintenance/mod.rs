@@ -5,6 +5,7 @@
 
 mod key_map;
 mod retention;
+mod transactions;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
