@@ -17,6 +17,7 @@ mod error;
 mod lookup;
 mod read;
 mod recover;
+mod replace;
 mod roll;
 mod segments;
 mod sync;

@@ -25,7 +25,7 @@ use crate::metrics::Counters;
 use crate::name::TopicPartition;
 use crate::segment::{Recovered, Scan, Segment, SegmentError, SegmentOptions, file_path};
 use crate::types::{Offset, Position};
-use crate::vfs::{IoError, OpenMode, Vfs};
+use crate::vfs::{IoError, Vfs, read_whole};
 
 /// Names tried for one `.cut` file before the oldest is replaced.
 const CUT_NAMES_MAX: u32 = 1000;
@@ -374,62 +374,91 @@ impl<'a> Opening<'a> {
         self.io(self.params.vfs.remove_file(&self.params.dir.join(name)))
     }
 
+    fn remove_all(&self, names: &[&FileName]) -> Result<(), LogError> {
+        names.iter().try_for_each(|name| self.remove(&name.to_string()))
+    }
+
+    fn sync_dir(&self) -> Result<(), LogError> {
+        self.io(self.params.vfs.sync_dir(&self.params.dir))
+    }
+
     fn read_epochs(&self) -> Result<EpochTable, LogError> {
         let path = self.params.dir.join(LEADER_EPOCH_CHECKPOINT);
-        let Some(metadata) = self.io(self.params.vfs.metadata(&path))? else { return Ok(EpochTable::default()) };
-        let file = self.io(self.params.vfs.open(&path, OpenMode::Read))?;
-        let mut bytes = vec![0; usize::try_from(metadata.size).unwrap_or(0)];
-        let read = self.io(file.read_at(&mut bytes, 0))?;
-        bytes.truncate(read);
+        let Some(bytes) = self.io(read_whole(&*self.params.vfs, &path))? else { return Ok(EpochTable::default()) };
         match LeaderEpochCheckpoint::parse(&bytes) {
             Ok(checkpoint) => Ok(EpochTable::new(checkpoint.entries)),
             Err(source) => Err(LogError::Checkpoint { partition: self.params.id.clone(), file: path, source }),
         }
     }
 
-    /// Ends what a crash interrupted: drops unfinished replacements, completes finished ones (reference 10.2, steps 1 to 4).
+    /// Ends what a crash interrupted: drops unfinished replacements, completes finished ones (reference 10.2, steps 1 to 4;
+    /// the order in which names are left is that of `replace.rs`).
     fn finish_swaps(&self) -> Result<(), LogError> {
         let names = self.names()?;
-        let parsed: Vec<_> = names.iter().filter_map(|name| Some((name, FileName::parse(name)?))).collect();
-        let cleaned_from = parsed
-            .iter()
-            .filter(|(_, name)| name.suffix() == Suffix::Cleaned)
-            .filter_map(|(_, name)| name.offset())
-            .min();
-        let mut swaps = Vec::new();
-        for (file, name) in &parsed {
-            match name.suffix() {
-                Suffix::Deleted if !self.reopening => self.remove(file)?,
-                Suffix::Cleaned => self.remove(file)?,
-                Suffix::Swap if cleaned_from.is_some() && name.offset() >= cleaned_from => self.remove(file)?,
-                Suffix::Swap => swaps.push((*file, *name)),
-                _ => {}
-            }
+        let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        let with_suffix = |suffix| parsed.iter().filter(move |name| name.suffix() == suffix);
+        let cleaned_from = with_suffix(Suffix::Cleaned).filter_map(|name| name.offset()).min();
+        let (dropped, mut swaps): (Vec<_>, Vec<_>) =
+            with_suffix(Suffix::Swap).partition(|name| cleaned_from.is_some() && name.offset() >= cleaned_from);
+        if !dropped.is_empty() {
+            // As long as there is a `.cleaned`, these are known to be unfinished.
+            self.remove_all(&dropped)?;
+            self.sync_dir()?;
         }
-        if swaps.is_empty() { Ok(()) } else { self.complete_swaps(&swaps, &parsed) }
+        let is_leftover = |name: &&FileName| match name.suffix() {
+            Suffix::Deleted => !self.reopening,
+            Suffix::Cleaned => true,
+            Suffix::Tmp => name.offset().is_some(),
+            _ => false,
+        };
+        self.remove_all(&parsed.iter().filter(is_leftover).collect::<Vec<_>>())?;
+        swaps.sort_by_key(|name| (name.offset(), name.kind()));
+        if !swaps.is_empty() {
+            self.complete_swaps(&swaps, &parsed)?;
+        }
+        let marks: Vec<_> = with_suffix(Suffix::None).filter(|name| name.kind() == FileKind::Replaced).collect();
+        self.remove_all(&marks)
     }
 
-    fn complete_swaps(&self, swaps: &[(&String, FileName)], all: &[(&String, FileName)]) -> Result<(), LogError> {
-        for (file, swap) in swaps.iter().filter(|(_, name)| name.kind() == FileKind::Log) {
-            let Some(base) = swap.offset() else { continue };
-            let end = self.swap_end(file, base)?;
-            let replaced = all.iter().filter(|(_, name)| {
-                name.suffix() == Suffix::None && name.offset().is_some_and(|offset| offset >= base && offset < end)
-            });
-            for (old, _) in replaced {
-                self.remove(old)?;
-            }
+    /// Lets finished replacements take their places; `swaps` ascend, each `.log` before its indexes.
+    fn complete_swaps(&self, swaps: &[&FileName], all: &[FileName]) -> Result<(), LogError> {
+        self.sync_dir()?;
+        let (logs, indexes): (Vec<_>, Vec<_>) = swaps.iter().partition(|name| name.kind() == FileKind::Log);
+        self.remove_all(&self.replaced_by(&logs, all)?)?;
+        self.sync_dir()?;
+        for log in logs {
+            self.make_live(log)?;
+            self.sync_dir()?;
         }
-        for (file, name) in swaps {
-            let target = name.with_suffix(Suffix::None).to_string();
-            self.io(self.params.vfs.rename(&self.params.dir.join(file), &self.params.dir.join(target)))?;
-        }
-        self.io(self.params.vfs.sync_dir(&self.params.dir))
+        indexes.into_iter().try_for_each(|index| self.make_live(index))?;
+        self.sync_dir()
+    }
+
+    fn make_live(&self, swap: &FileName) -> Result<(), LogError> {
+        let path = |name: FileName| self.params.dir.join(name.to_string());
+        self.io(self.params.vfs.rename(&path(*swap), &path(swap.with_suffix(Suffix::None))))
+    }
+
+    /// The live files of the segments that the `.log.swap` files replace. A producer snapshot says what was before its offset:
+    /// it stays where the offset remains a segment's base.
+    fn replaced_by<'n>(&self, logs: &[&FileName], all: &'n [FileName]) -> Result<Vec<&'n FileName>, LogError> {
+        let bases: BTreeSet<_> = logs.iter().filter_map(|name| name.offset()).collect();
+        let (Some(first), Some(last)) = (bases.first().copied(), bases.last().copied()) else { return Ok(Vec::new()) };
+        let live = |name: &&FileName| name.suffix() == Suffix::None && name.offset().is_some_and(|base| base >= first);
+        let mark = all.iter().filter(live).filter(|name| name.kind() == FileKind::Replaced);
+        let marked_end = mark.filter_map(|name| name.offset()).min().map_or(Offset::ZERO, Offset::next);
+        let end = self.swap_end(last)?.max(marked_end);
+        let is_replaced = |name: &&FileName| match (name.kind(), name.offset()) {
+            (FileKind::Replaced, _) | (_, None) => false,
+            (FileKind::Snapshot, Some(offset)) => offset < end && !bases.contains(&offset),
+            (_, Some(offset)) => offset < end,
+        };
+        Ok(all.iter().filter(live).filter(is_replaced).collect())
     }
 
     /// The offset after the last batch of a `.log.swap`.
-    fn swap_end(&self, file: &str, base: Offset) -> Result<Offset, LogError> {
-        let path = self.params.dir.join(file);
+    fn swap_end(&self, base: Offset) -> Result<Offset, LogError> {
+        let path = file_path(&self.params.dir, FileKind::Log, base, Suffix::Swap);
         let end = Segment::end_of_file(Arc::clone(&self.params.vfs), path, base).map_err(|error| self.wrap(error))?;
         Ok(end.max(base.next()))
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::segments::SegmentList;
 use super::{Inner, LogError, Partition, Trash, Writer, load, store};
-use crate::segment::Segment;
+use crate::segment::{DeletedSnapshot, Segment};
 use crate::types::{Offset, Timestamp};
 
 impl Partition {
@@ -127,7 +127,9 @@ impl Inner {
         let cut = last.find(offset).map_err(|error| self.wrap(error))?;
         let active = match cut {
             Some((position, _)) => Arc::new(last.rewrite(position).map_err(|error| self.wrap(error))?),
-            None => last,
+            None if Arc::ptr_eq(&last, self.list().active()) => last,
+            // It will grow again. Who took it for a sealed segment, to replace it, must find that it is another one now.
+            None => Arc::new(last.reopened().map_err(|error| self.wrap(error))?),
         };
         if active.size() == 0 {
             writer.segment_created = self.clock.now();
@@ -165,7 +167,7 @@ impl Inner {
         let delay = self.settings.read().file_delete_delay_ms;
         let due = self.clock.now().saturating_add(delay);
         for segment in segments.iter().rev() {
-            let files = segment.mark_deleted().map_err(|error| self.wrap(error))?;
+            let files = segment.mark_deleted(DeletedSnapshot::Goes).map_err(|error| self.wrap(error))?;
             self.trash.lock().push(Trash { files, due });
         }
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))

@@ -18,6 +18,7 @@ mod faulty;
 mod memory;
 mod mmap;
 mod random;
+mod whole_file;
 
 use std::fmt;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub use disk::DiskVfs;
 pub use error::IoError;
 pub use faulty::{Effect, Fault, FaultyVfs, Operation};
 pub use memory::MemoryVfs;
+pub(crate) use whole_file::{read_whole, replace_whole};
 
 use crate::types::Timestamp;
 
@@ -161,6 +163,15 @@ pub trait VfsFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// As the operating system says.
     fn allocate(&self, size: u64) -> Result<(), IoError>;
+
+    /// Sets when the file was last written, as [`Vfs::metadata`] tells it, until the next write.
+    ///
+    /// # Durability
+    /// None is promised: after a power loss the file may have another time.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn set_modified(&self, modified: Timestamp) -> Result<(), IoError>;
 
     /// Makes durable every byte written so far and the file's length.
     ///
