@@ -356,6 +356,20 @@ impl Segment {
         Ok(None)
     }
 
+    /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log.
+    pub(crate) fn headers_from(
+        &self,
+        offset: Offset,
+    ) -> Result<impl Iterator<Item = Result<(Position, BatchHeader), SegmentError>> + '_, SegmentError> {
+        let mut walk = self.walk_from(offset)?;
+        Ok(std::iter::from_fn(move || walk.next_header().transpose()))
+    }
+
+    /// The whole batch at `position`, checksum verified; `None` where the log ends.
+    pub(crate) fn batch_at(&self, position: Position) -> Result<Option<RecordBatch>, SegmentError> {
+        self.log.batch_at(position)
+    }
+
     fn check_offsets(&self, position: Position, header: &BatchHeader) -> Result<(), SegmentError> {
         if self.can_hold(header) {
             return Ok(());
