@@ -72,8 +72,7 @@ fn refused_batches_leave_nothing_in_the_log() {
 #[test]
 fn an_encoded_batch_with_a_stamp_meets_the_same_rules() {
     let rig = Rig::new(&[]);
-    let mut builder =
-        BatchBuilder::new(BatchOptions { producer: Some(stamp(7, 0, 0)), ..BatchOptions::default() });
+    let mut builder = BatchBuilder::new(BatchOptions { producer: Some(stamp(7, 0, 0)), ..BatchOptions::default() });
     builder.push(&Record::new("value"), Some(support::at(0))).unwrap();
     let batch = builder.finish().unwrap().to_vec();
     assert!(!rig.partition.append_batch(&batch, Durability::Written).unwrap().is_duplicate);

@@ -54,7 +54,8 @@ fn what_was_aborted_is_listed_and_left_out() {
     end(&rig.partition, marker(Commit, 1, 2));
     assert_eq!(committed(&rig.partition), ["plain", "second", "third"]);
     let batches = rig.partition.read(offset(0)).isolation(Isolation::ReadCommitted).fetch().unwrap();
-    let aborted: Vec<_> = batches.aborted_transactions().iter().map(|(id, first)| (id.value(), first.value())).collect();
+    let aborted: Vec<_> =
+        batches.aborted_transactions().iter().map(|(id, first)| (id.value(), first.value())).collect();
     assert_eq!(aborted, [(1, 0)]);
     assert_eq!((batches.next_offset(), batches.last_stable_offset()), (offset(7), offset(7)));
     let uncommitted = rig.partition.read(offset(0)).fetch().unwrap();
@@ -87,8 +88,15 @@ fn transactions_that_overlap_over_many_segments_are_told_apart() {
     }
     assert!(bases(&rig.partition).len() > 10);
     assert_eq!(committed(&rig.partition), expected);
-    let from_inside: Vec<_> = rig.partition.read(offset(4)).isolation(Isolation::ReadCommitted).fetch().unwrap()
-        .records().map(|record| record.unwrap().offset().value()).collect();
+    let from_inside: Vec<_> = rig
+        .partition
+        .read(offset(4))
+        .isolation(Isolation::ReadCommitted)
+        .fetch()
+        .unwrap()
+        .records()
+        .map(|record| record.unwrap().offset().value())
+        .collect();
     assert!(from_inside.iter().all(|offset| *offset >= 4), "{from_inside:?}");
 }
 
@@ -176,10 +184,7 @@ fn a_marker_whose_index_entry_cannot_be_written_commits_nothing_and_is_repaired_
     let error = rig.partition.end_transaction(&marker(Abort, 1, 0), Durability::Written).unwrap_err();
     assert!(matches!(error, LogError::Segment { .. }), "{error}");
     assert_eq!(rig.partition.last_stable_offset(), offset(1), "who reads committed records still waits");
-    assert!(matches!(
-        rig.partition.append(&[Record::new("refused")]).unwrap_err(),
-        LogError::Offline { .. }
-    ));
+    assert!(matches!(rig.partition.append(&[Record::new("refused")]).unwrap_err(), LogError::Offline { .. }));
     rig.partition.reopen().unwrap();
     assert_eq!(rig.partition.last_stable_offset(), offset(3));
     assert_eq!(committed(&rig.partition), ["a"]);

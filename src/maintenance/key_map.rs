@@ -76,6 +76,7 @@ impl KeyMap {
     }
 
     /// The number of keys that it can hold.
+    #[cfg(test)]
     pub(super) const fn capacity(&self) -> usize {
         self.capacity
     }
@@ -119,12 +120,6 @@ impl KeyMap {
     pub(super) fn get(&self, key: &[u8]) -> Option<Offset> {
         let slot = self.find(self.hash(key)).ok()?;
         self.at(slot).offset.checked_sub(1).and_then(|offset| Offset::new(offset.cast_signed()))
-    }
-
-    /// Forgets all keys.
-    pub(super) fn clear(&mut self) {
-        self.table.fill(FREE);
-        self.len = 0;
     }
 
     fn hash(&self, key: &[u8]) -> [u64; 2] {
@@ -216,8 +211,6 @@ mod tests {
         assert!(!map.put(&[9], at(9)), "the tenth key");
         assert!(map.put(&[4], at(40)), "a key that is there");
         assert_eq!((map.get(&[9]), map.get(&[4]), map.len()), (None, Some(at(40)), 9));
-        map.clear();
-        assert_eq!((map.len(), map.get(&[4])), (0, None));
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl Transactions {
     fn advance(&mut self, header: &BatchHeader) {
         while let Some(next) = self.ahead.pop_if(|next| next.first_offset <= header.last_offset()) {
             // A marker is the last of its transaction: an entry that outlived its marker must not reach the producer's next one.
-            if self.aborted.get(&next.producer_id).is_none_or(|known| known.transaction.last_offset < next.last_offset) {
+            if self.aborted.get(&next.producer_id).is_none_or(|known| known.transaction.last_offset < next.last_offset)
+            {
                 self.aborted.insert(next.producer_id, Aborted { transaction: next, has_batches: false });
             }
         }

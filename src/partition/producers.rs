@@ -44,7 +44,9 @@ pub enum ProducerError {
         expected: Sequence,
     },
     /// A batch outside a transaction while the producer has one open. Kafka's `INVALID_TXN_STATE`.
-    #[error("producer {producer_id} has a transaction open since offset {first_offset}, expected a transactional batch")]
+    #[error(
+        "producer {producer_id} has a transaction open since offset {first_offset}, expected a transactional batch"
+    )]
     TransactionOpen {
         /// The producer.
         producer_id: ProducerId,
@@ -264,9 +266,8 @@ impl Producer {
             producer_epoch: self.epoch,
             last_sequence: last.and_then(|batch| batch.last_sequence),
             last_offset: last.map(|batch| batch.last_offset),
-            offset_delta: last.map_or(0, |batch| {
-                u32::try_from(batch.last_offset.since(batch.first_offset)).unwrap_or(u32::MAX)
-            }),
+            offset_delta: last
+                .map_or(0, |batch| u32::try_from(batch.last_offset.since(batch.first_offset)).unwrap_or(u32::MAX)),
             timestamp: self.timestamp,
             coordinator_epoch: self.coordinator_epoch,
             current_transaction_first_offset: self.transaction,

@@ -96,7 +96,9 @@ impl Read<'_> {
         let list = inner.list();
         let mut segments = list.from(self.offset).peekable();
         while let Some(segment) = segments.next() {
-            let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? else { continue };
+            let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? else {
+                continue;
+            };
             if header.base_offset() >= end {
                 break;
             }

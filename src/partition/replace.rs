@@ -115,11 +115,8 @@ impl Inner {
         let surviving: BTreeSet<_> = swap.replacements.iter().map(|segment| segment.base_offset()).collect();
         let due = self.clock.now().saturating_add(self.settings.read().file_delete_delay_ms);
         for source in swap.sources.iter().rev() {
-            let snapshot = if surviving.contains(&source.base_offset()) {
-                DeletedSnapshot::Stays
-            } else {
-                DeletedSnapshot::Goes
-            };
+            let snapshot =
+                if surviving.contains(&source.base_offset()) { DeletedSnapshot::Stays } else { DeletedSnapshot::Goes };
             let files = source.mark_deleted(snapshot).map_err(|error| self.wrap(error))?;
             self.trash.lock().push(Trash { files, due });
         }
@@ -144,7 +141,8 @@ fn run_of(sealed: &[Arc<Segment>], sources: &[Arc<Segment>]) -> Option<(usize, u
     let last = sources.last()?;
     let end = sealed.iter().position(|segment| Arc::ptr_eq(segment, last))? + 1;
     let candidates = sealed.get(..end)?.iter().rev();
-    let count = candidates.zip(sources.iter().rev()).take_while(|(segment, source)| Arc::ptr_eq(segment, source)).count();
+    let count =
+        candidates.zip(sources.iter().rev()).take_while(|(segment, source)| Arc::ptr_eq(segment, source)).count();
     let start = end - count;
     // Retention removes from the front: whatever else is missing was cut, or brought back by a reopening.
     (count == sources.len() || start == 0).then_some((start, end))

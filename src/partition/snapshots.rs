@@ -189,7 +189,12 @@ impl Inner {
     }
 
     /// Rebuilds the table after the log was cut; snapshots above `end` must be gone durably.
-    pub(super) fn reload_producers(&self, writer: &mut Writer, list: &SegmentList, end: Offset) -> Result<(), LogError> {
+    pub(super) fn reload_producers(
+        &self,
+        writer: &mut Writer,
+        list: &SegmentList,
+        end: Offset,
+    ) -> Result<(), LogError> {
         let names = self.vfs.read_dir(&self.dir).map_err(|error| self.wrap(error))?;
         let rebuild = Rebuild {
             vfs: &*self.vfs,

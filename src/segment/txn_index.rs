@@ -80,7 +80,8 @@ impl TxnIndex {
         let read = self.vfs.open(&state.path, OpenMode::Read)?.read_at(&mut bytes, 0)?;
         bytes.truncate(if self.foreign { read - read % ENTRY } else { read });
         let parse = |(index, entry)| {
-            AbortedTransaction::parse(entry).map_err(|source| damaged(state, Position::new((index * ENTRY) as u64), source))
+            AbortedTransaction::parse(entry)
+                .map_err(|source| damaged(state, Position::new((index * ENTRY) as u64), source))
         };
         bytes.chunks(ENTRY).enumerate().map(parse).collect()
     }
@@ -97,7 +98,8 @@ impl TxnIndex {
     pub(crate) fn append(&self, entry: AbortedTransaction, log_size: u64) -> Result<(), SegmentError> {
         let mut state = self.state.lock();
         let mut entries = self.load(&mut state, log_size)?;
-        let refused = |expected| SegmentError::IndexOrder { file: state.path.clone(), expected, got: entry.last_offset };
+        let refused =
+            |expected| SegmentError::IndexOrder { file: state.path.clone(), expected, got: entry.last_offset };
         if entry.last_offset < self.base {
             return Err(refused("a marker at or above the segment's base offset"));
         }

@@ -7,7 +7,8 @@ use stratalog::format::{ProducerStamp, TransactionMarker, TransactionResult};
 use stratalog::types::{ProducerEpoch, ProducerId, Sequence};
 use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
 use stratalog::{
-    Isolation, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreOptions, Timestamp, TopicConfig, TopicPartition,
+    Isolation, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreOptions, Timestamp, TopicConfig,
+    TopicPartition,
 };
 
 /// When every test begins, in milliseconds.

@@ -21,12 +21,7 @@ fn millis(value: i64) -> Timestamp {
 }
 
 fn stamp(producer_epoch: i16, base_sequence: i32) -> ProducerStamp {
-    ProducerStamp {
-        id: ID,
-        epoch: epoch(producer_epoch),
-        base_sequence: sequence(base_sequence),
-        transactional: false,
-    }
+    ProducerStamp { id: ID, epoch: epoch(producer_epoch), base_sequence: sequence(base_sequence), transactional: false }
 }
 
 fn in_transaction(stamp: ProducerStamp) -> ProducerStamp {
