@@ -180,7 +180,8 @@ fn a_marker_whose_index_entry_cannot_be_written_commits_nothing_and_is_repaired_
     let rig = Rig::new(&[]);
     append(&rig.partition, "a");
     send(&rig.partition, in_transaction(1, 0, 0), "never");
-    rig.vfs.inject(Fault::new(Operation::Open, Effect::Error(std::io::ErrorKind::Other)).on(".txnindex"));
+    let effect = Effect::Error(std::io::ErrorKind::Other);
+    rig.vfs.inject(Fault { path_contains: ".txnindex".to_owned(), ..Fault::new(Operation::Write, effect) });
     let error = rig.partition.end_transaction(&marker(Abort, 1, 0), Durability::Written).unwrap_err();
     assert!(matches!(error, LogError::Segment { .. }), "{error}");
     assert_eq!(rig.partition.last_stable_offset(), offset(1), "who reads committed records still waits");
