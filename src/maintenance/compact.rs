@@ -434,10 +434,11 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::config::{CleanupPolicy, TopicConfig};
     use crate::format::Record;
-    use crate::store::StoreOptions;
+    use crate::store::{LogStore, StoreOptions};
     use crate::vfs::MemoryVfs;
 
-    fn partition(clock: &ManualClock) -> Partition {
+    /// A store with a partition of a megabyte, all of one key.
+    fn filled(clock: &ManualClock) -> (LogStore, Partition) {
         let options = StoreOptions::new().vfs(Arc::new(MemoryVfs::new())).clock(Arc::new(clock.clone()));
         let config = TopicConfig::new().cleanup_policy(CleanupPolicy::COMPACT);
         let store = options.open("/log").expect("a new store");
@@ -447,13 +448,13 @@ mod tests {
             partition.append(&[Record::keyed("k", &value)]).expect("appended");
         }
         partition.roll().expect("rolled");
-        partition
+        (store, partition)
     }
 
     #[test]
     fn a_throttled_compaction_takes_the_time_that_its_bytes_are_worth() {
         let clock = ManualClock::new(Timestamp::ZERO.saturating_add(1_000_000));
-        let partition = partition(&clock);
+        let (_store, partition) = filled(&clock);
         let longest = Cell::new(Duration::ZERO);
         let sleep = |pause: Duration| {
             longest.set(longest.get().max(pause));
@@ -471,7 +472,7 @@ mod tests {
     #[test]
     fn a_throttled_compaction_can_be_cancelled_while_it_sleeps() {
         let clock = ManualClock::new(Timestamp::ZERO);
-        let partition = partition(&clock);
+        let (_store, partition) = filled(&clock);
         let sleeps = Cell::new(0);
         let sleep = |_| sleeps.set(sleeps.get() + 1);
         let progress = |_| if sleeps.get() > 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
