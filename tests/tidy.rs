@@ -256,13 +256,14 @@ fn no_code_is_commented_out() {
 }
 
 #[test]
-fn the_readme_names_every_topic_config_key() {
+fn the_readme_names_every_config_key() {
     let Ok(readme) = fs::read_to_string(root().join("README.md")) else { return };
     // Whole words, so that `delete.retention.ms` doesn't stand for `retention.ms`.
     let words: HashSet<_> =
         readme.split(|c: char| !is_word(c) && c != '.').map(|word| word.trim_matches('.')).collect();
-    let keys = stratalog::config::TopicConfig::new();
-    let missing: Vec<_> = keys.entries().map(|(key, _)| key).filter(|key| !words.contains(key)).collect();
+    let (topic, store) = (stratalog::config::TopicConfig::new(), stratalog::config::StoreConfig::new());
+    let keys = topic.entries().chain(store.entries()).map(|(key, _)| key);
+    let missing: Vec<_> = keys.filter(|key| !words.contains(key)).collect();
     assert!(missing.is_empty(), "{missing:#?}");
 }
 

@@ -6,7 +6,7 @@
 use super::error::ConfigError;
 use super::keys::{Key, Overrides, Settings, config_keys};
 use super::topic::TopicConfig;
-use super::values::{long, size};
+use super::values::{boolean, long, number, size};
 
 /// What was set for a store, and the defaults of its topics.
 ///
@@ -134,6 +134,72 @@ config_keys! {
     /// topic that sets `flush.ms` gets it. As in Kafka, a `flush.ms` below this interval is rounded up to it.
     "log.flush.scheduler.interval.ms" => flush_scheduler_interval_ms: u64 = 1_000,
         "a whole number of at least 0", |text| long(text, 0);
+
+    /// `log.cleaner.enable`: whether background work compacts at all. Default true.
+    ///
+    /// With false, topics of the policy `compact` grow until somebody compacts them by hand.
+    "log.cleaner.enable" => cleaner_enable: bool = true,
+        "true or false", boolean;
+
+    /// `log.cleaner.dedupe.buffer.size`: bytes of memory that compacting a partition may take for its map of keys. Default
+    /// 134217728; at least 1024.
+    ///
+    /// A key takes 24 bytes. What doesn't fit is compacted by the next runs: raise it where a partition gets more keys between
+    /// two runs than fit. A run takes no more than the records it looks at can need.
+    "log.cleaner.dedupe.buffer.size" => cleaner_dedupe_buffer_size: u64 = 134_217_728,
+        "a whole number of at least 1024", |text| long(text, 1024);
+
+    /// `log.cleaner.io.buffer.load.factor`: the share of that map which keys may fill. Default 0.9; 0.01 to 0.95.
+    ///
+    /// Leave it alone: a fuller map holds more keys and is slower.
+    "log.cleaner.io.buffer.load.factor" => cleaner_io_buffer_load_factor: f64 = 0.9,
+        "a number from 0.01 to 0.95", |text| number(text, 0.01..=0.95);
+
+    /// `log.cleaner.io.max.bytes.per.second`: bytes that background compaction reads and writes in a second. Default
+    /// 1.7976931348623157E308, which is no limit; at least 1.
+    ///
+    /// Lower it where compaction takes the disk away from appends and reads.
+    "log.cleaner.io.max.bytes.per.second" => cleaner_io_max_bytes_per_second: f64 = f64::MAX,
+        "a number of at least 1", |text| number(text, 1.0..=f64::MAX);
+
+    /// `log.cleaner.backoff.ms`: milliseconds between two looks for partitions to compact. Default 15000; at least 0.
+    ///
+    /// Lower it together with short compaction lags.
+    "log.cleaner.backoff.ms" => cleaner_backoff_ms: u64 = 15_000,
+        "a whole number of at least 0", |text| long(text, 0);
+
+    /// `producer.id.expiration.ms`: milliseconds after which an idle producer is forgotten. Default 86400000; at least 1.
+    ///
+    /// A producer that was forgotten can write one batch again that the log already has. Raise it where producers pause longer.
+    "producer.id.expiration.ms" => producer_id_expiration_ms: u64 = 86_400_000,
+        "a whole number of at least 1", |text| long(text, 1);
+
+    /// `producer.id.expiration.check.interval.ms`: milliseconds between two looks for idle producers. Default 600000; at
+    /// least 1.
+    ///
+    /// Leave it alone.
+    "producer.id.expiration.check.interval.ms" => producer_id_expiration_check_interval_ms: u64 = 600_000,
+        "a whole number of at least 1", |text| long(text, 1);
+
+    /// `transaction.max.timeout.ms`: the longest timeout in milliseconds that a transaction may ask for. Default 900000; at
+    /// least 1.
+    ///
+    /// Readers of committed records wait for an open transaction: lower it where they must not wait that long.
+    "transaction.max.timeout.ms" => transaction_max_timeout_ms: u64 = 900_000,
+        "a whole number of at least 1", |text| long(text, 1);
+
+    /// `transaction.state.log.num.partitions`: partitions of `__transaction_state` when it is created. Default 50; 1 to
+    /// 2147483647.
+    ///
+    /// Never change it for a store that has the topic.
+    "transaction.state.log.num.partitions" => transaction_state_log_num_partitions: u32 = 50,
+        "a whole number from 1 to 2147483647", |text| size(text, 1);
+
+    /// `offsets.topic.num.partitions`: partitions of `__consumer_offsets` when it is created. Default 50; 1 to 2147483647.
+    ///
+    /// Never change it for a store that has the topic.
+    "offsets.topic.num.partitions" => offsets_topic_num_partitions: u32 = 50,
+        "a whole number from 1 to 2147483647", |text| size(text, 1);
 }
 
 #[cfg(test)]
@@ -149,6 +215,16 @@ mod tests {
             ("replica.high.watermark.checkpoint.interval.ms", "5000", "0"),
             ("log.retention.check.interval.ms", "300000", "1"),
             ("log.flush.scheduler.interval.ms", "1000", "0"),
+            ("log.cleaner.enable", "true", "false"),
+            ("log.cleaner.dedupe.buffer.size", "134217728", "1024"),
+            ("log.cleaner.io.buffer.load.factor", "0.9", "0.01"),
+            ("log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308", "1.0"),
+            ("log.cleaner.backoff.ms", "15000", "0"),
+            ("producer.id.expiration.ms", "86400000", "1"),
+            ("producer.id.expiration.check.interval.ms", "600000", "1"),
+            ("transaction.max.timeout.ms", "900000", "1"),
+            ("transaction.state.log.num.partitions", "50", "1"),
+            ("offsets.topic.num.partitions", "50", "1"),
         ];
         let listed: Vec<_> = StoreConfig::new().entries().collect();
         assert_eq!(listed, table.map(|(key, default, _)| (key, default.to_owned())));
@@ -156,10 +232,22 @@ mod tests {
             let mut config = StoreConfig::new();
             config.set(key, &format!(" {least}\n")).unwrap();
             assert_eq!(config.get(key).unwrap(), least);
-            let below = (least.parse::<i64>().unwrap() - 1).to_string();
+            let below = least.parse::<f64>().map_or("maybe".to_owned(), |least| (least - 1.0).to_string());
             assert!(matches!(config.set(key, &below), Err(ConfigError::Invalid { .. })), "{key}={below}");
             assert_eq!(config.get(key).unwrap(), least);
             config.resolve().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_share_or_rate_past_its_end_is_refused() {
+        for (key, value) in [
+            ("log.cleaner.io.buffer.load.factor", "1.0"),
+            ("log.cleaner.io.buffer.load.factor", "NaN"),
+            ("log.cleaner.io.max.bytes.per.second", "inf"),
+            ("num.recovery.threads.per.data.dir", "2147483648"),
+        ] {
+            assert!(matches!(StoreConfig::new().set(key, value), Err(ConfigError::Invalid { .. })), "{key}={value}");
         }
     }
 

@@ -31,8 +31,8 @@ value_by_display!(u32, u64, i32, bool, CleanupPolicy, CompressionType, Throttled
 
 impl Value for f64 {
     fn to_text(&self) -> String {
-        // Unlike `Display`, this keeps the `.0` that Kafka prints.
-        format!("{self:?}")
+        // Unlike `Display`, this keeps the `.0` that Kafka prints; an exponent stands behind a capital letter there.
+        format!("{self:?}").replace('e', "E")
     }
 }
 
@@ -74,10 +74,15 @@ pub(super) fn long_or_none(text: &str, none: RangeInclusive<i64>) -> Option<Opti
     u64::try_from(number).map_or_else(|_| none.contains(&number).then_some(None), |number| Some(Some(number)))
 }
 
+/// A number within `range`.
+pub(super) fn number(text: &str, range: RangeInclusive<f64>) -> Option<f64> {
+    // Adding 0.0 turns -0.0 into 0.0.
+    text.parse::<f64>().ok().filter(|number| range.contains(number)).map(|number| number + 0.0)
+}
+
 /// A share from 0 to 1.
 pub(super) fn ratio(text: &str) -> Option<f64> {
-    // Adding 0.0 turns -0.0 into 0.0.
-    text.parse::<f64>().ok().filter(|number| (0.0..=1.0).contains(number)).map(|number| number + 0.0)
+    number(text, 0.0..=1.0)
 }
 
 /// `true` or `false`, in any case.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::format::LeaderEpochCheckpoint;
-use crate::format::file_name::{FileName, Suffix};
+use crate::format::file_name::FileName;
 use crate::types::{LeaderEpoch, Offset};
-use crate::vfs::{IoError, OpenMode, Vfs};
+use crate::vfs::{IoError, Vfs, replace_whole};
 
 /// Epochs with their start offsets, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,11 +89,7 @@ impl EpochCache {
         }
         let bytes = LeaderEpochCheckpoint { entries: self.table.0.clone() }.encode();
         let path = self.dir.join(FileName::leader_epochs().to_string());
-        let draft = self.dir.join(FileName::leader_epochs().with_suffix(Suffix::Tmp).to_string());
-        let file = self.vfs.open(&draft, OpenMode::Truncate)?;
-        file.write_at(&bytes, 0)?;
-        file.sync_data()?;
-        self.vfs.rename(&draft, &path)?;
+        replace_whole(&*self.vfs, &path, &bytes)?;
         self.vfs.sync_dir(&self.dir)
     }
 }

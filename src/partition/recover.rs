@@ -25,7 +25,7 @@ use crate::metrics::Counters;
 use crate::name::TopicPartition;
 use crate::segment::{Recovered, Scan, Segment, SegmentError, SegmentOptions, file_path};
 use crate::types::{Offset, Position};
-use crate::vfs::{IoError, OpenMode, Vfs};
+use crate::vfs::{IoError, Vfs, read_whole};
 
 /// Names tried for one `.cut` file before the oldest is replaced.
 const CUT_NAMES_MAX: u32 = 1000;
@@ -376,11 +376,7 @@ impl<'a> Opening<'a> {
 
     fn read_epochs(&self) -> Result<EpochTable, LogError> {
         let path = self.params.dir.join(LEADER_EPOCH_CHECKPOINT);
-        let Some(metadata) = self.io(self.params.vfs.metadata(&path))? else { return Ok(EpochTable::default()) };
-        let file = self.io(self.params.vfs.open(&path, OpenMode::Read))?;
-        let mut bytes = vec![0; usize::try_from(metadata.size).unwrap_or(0)];
-        let read = self.io(file.read_at(&mut bytes, 0))?;
-        bytes.truncate(read);
+        let Some(bytes) = self.io(read_whole(&*self.params.vfs, &path))? else { return Ok(EpochTable::default()) };
         match LeaderEpochCheckpoint::parse(&bytes) {
             Ok(checkpoint) => Ok(EpochTable::new(checkpoint.entries)),
             Err(source) => Err(LogError::Checkpoint { partition: self.params.id.clone(), file: path, source }),

@@ -14,13 +14,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::StoreError;
-use super::files;
 use super::layout::{self, SkipReason, Skipped};
 use crate::format::{CleanShutdown, FormatError, OffsetCheckpoint, VerifiedPoints};
 use crate::name::{PartitionId, TopicName, TopicPartition};
 use crate::partition::{Partition, VerifiedPoint};
 use crate::types::Offset;
-use crate::vfs::{IoError, Vfs};
+use crate::vfs::{IoError, Vfs, read_whole, replace_whole};
 
 /// What the files said when the store was opened.
 #[derive(Debug, Default)]
@@ -88,13 +87,8 @@ fn load<T>(
     parse: impl FnOnce(&[u8]) -> Result<T, FormatError>,
 ) -> Result<Option<T>, StoreError> {
     let path = root.join(name);
-    let parsed = match files::read(vfs, &path) {
-        Ok(None) => return Ok(None),
-        Ok(Some(bytes)) => parse(&bytes),
-        Err(StoreError::Damaged { source, .. }) => Err(source),
-        Err(error) => return Err(error),
-    };
-    match parsed {
+    let Some(bytes) = read_whole(vfs, &path)? else { return Ok(None) };
+    match parse(&bytes) {
         Ok(value) => Ok(Some(value)),
         Err(error) => {
             skipped.push(Skipped { path, reason: SkipReason::Damaged(error) });
@@ -120,7 +114,7 @@ impl Checkpoints {
         let mut changed = false;
         for (name, bytes) in contents {
             if self.written.get(name) != Some(&bytes) {
-                files::replace(vfs, &root.join(name), &bytes)?;
+                replace_whole(vfs, &root.join(name), &bytes)?;
                 self.written.insert(name, bytes);
                 changed = true;
             }
@@ -183,6 +177,6 @@ pub(super) fn take_clean_mark(vfs: &dyn Vfs, root: &Path) -> Result<bool, IoErro
 
 /// Says, durably, that the store was stopped in order. Everything else must be durable already.
 pub(super) fn put_clean_mark(vfs: &dyn Vfs, root: &Path) -> Result<(), IoError> {
-    files::replace(vfs, &root.join(layout::CLEAN_MARK), &CleanShutdown { broker_epoch: None }.encode())?;
+    replace_whole(vfs, &root.join(layout::CLEAN_MARK), &CleanShutdown { broker_epoch: None }.encode())?;
     vfs.sync_dir(root)
 }

@@ -17,7 +17,6 @@
 mod change;
 mod checkpoints;
 mod error;
-mod files;
 mod layout;
 mod open;
 mod parallel;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::StoreError;
-use super::files;
 use super::layout::{self, SkipReason, Skipped};
 use crate::clock::Clock;
 use crate::config::TopicSettings;
@@ -14,7 +13,7 @@ use crate::metrics::Counters;
 use crate::name::TopicPartition;
 use crate::partition::{OpenParams, Partition, PartitionRecovery, VerifiedPoint};
 use crate::types::Offset;
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, read_whole, replace_whole};
 
 /// What all partitions of a store have in common.
 #[derive(Debug)]
@@ -93,10 +92,7 @@ impl Opener {
     /// The topic id in the folder. One that is missing is written, if known: no record may come before it.
     fn identity(&self, job: &Job, dir: &std::path::Path, read_only: bool) -> Result<Identity, StoreError> {
         let path = dir.join(FileName::partition_metadata().to_string());
-        let bytes = match files::read(&*self.vfs, &path) {
-            Err(StoreError::Damaged { source, .. }) => return Ok(Err((path, source))),
-            bytes => bytes?,
-        };
+        let bytes = read_whole(&*self.vfs, &path)?;
         match (bytes.map(|bytes| PartitionMetadata::parse(&bytes)), job.topic_id) {
             (Some(Err(error)), _) => Ok(Err((path, error))),
             (Some(Ok(PartitionMetadata { topic_id: got })), Some(expected)) if got != expected => {
@@ -104,7 +100,7 @@ impl Opener {
             }
             (Some(Ok(found)), _) => Ok(Ok(Some(found.topic_id))),
             (None, Some(topic_id)) if !read_only => {
-                files::replace(&*self.vfs, &path, &PartitionMetadata { topic_id }.encode())?;
+                replace_whole(&*self.vfs, &path, &PartitionMetadata { topic_id }.encode())?;
                 self.vfs.sync_dir(dir)?;
                 Ok(Ok(Some(topic_id)))
             }

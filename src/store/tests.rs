@@ -10,7 +10,7 @@ use crate::clock::ManualClock;
 use crate::format::file_name::PartitionDirName;
 use crate::format::{OffsetCheckpoint, PartitionMetadata, Record, TopicId, VerifiedPoints};
 use crate::types::{ErrorKind, Offset};
-use crate::vfs::{DiskVfs, Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, Vfs};
+use crate::vfs::{DiskVfs, Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, Vfs, read_whole};
 
 const ROOT: &str = "/log";
 
@@ -45,7 +45,7 @@ fn put(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) {
 }
 
 fn get(vfs: &dyn Vfs, path: &Path) -> Option<Vec<u8>> {
-    files::read(vfs, path).unwrap()
+    read_whole(vfs, path).unwrap()
 }
 
 /// Every file below `dir` with its bytes; folders end in `/`.

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::StoreError;
-use super::{files, layout};
+use super::layout;
 use crate::config::TopicConfig;
 use crate::format::{TopicEntry, TopicState, encode_topic_list, parse_topic_list};
 use crate::name::{TopicName, TopicPartition};
-use crate::vfs::{IoError, Vfs};
+use crate::vfs::{IoError, Vfs, read_whole, replace_whole};
 
 /// The entries of the file by name.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ impl TopicsFile {
     /// [`StoreError::Damaged`] for a file that can't be understood: going on without it would lose the topics' config.
     pub(super) fn load(vfs: &dyn Vfs, root: &Path) -> Result<(Self, bool), StoreError> {
         let path = root.join(layout::TOPIC_LIST);
-        let Some(bytes) = files::read(vfs, &path)? else { return Ok((Self::default(), false)) };
+        let Some(bytes) = read_whole(vfs, &path)? else { return Ok((Self::default(), false)) };
         let list = parse_topic_list(&bytes).map_err(|source| StoreError::Damaged { path, source })?;
         let entries = list.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         Ok((Self { entries }, true))
@@ -72,7 +72,7 @@ impl TopicsFile {
     ) -> Result<(), IoError> {
         let mut entries = self.entries.clone();
         change(&mut entries);
-        files::replace(vfs, &root.join(layout::TOPIC_LIST), &encode_topic_list(entries.values()))?;
+        replace_whole(vfs, &root.join(layout::TOPIC_LIST), &encode_topic_list(entries.values()))?;
         // From the rename on, the next opening may find the new list, whether or not it is durable.
         self.entries = entries;
         vfs.sync_dir(root)

@@ -18,6 +18,7 @@ mod faulty;
 mod memory;
 mod mmap;
 mod random;
+mod whole_file;
 
 use std::fmt;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub use disk::DiskVfs;
 pub use error::IoError;
 pub use faulty::{Effect, Fault, FaultyVfs, Operation};
 pub use memory::MemoryVfs;
+pub(crate) use whole_file::{read_whole, replace_whole};
 
 use crate::types::Timestamp;
 

@@ -5,30 +5,22 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::StoreError;
-use crate::format::FormatError;
-use crate::types::Position;
-use crate::vfs::{IoError, OpenMode, Vfs};
+use super::{IoError, OpenMode, Vfs};
 
-/// The most bytes of a file that is read whole: more than a million partitions need.
+/// The most bytes of a file that is read whole: more than a million partitions or producers need.
 const SIZE_MAX: u64 = 128 << 20;
 
-/// The bytes of the file at `path`; `None` when it isn't there.
+/// The bytes of the file at `path`, at most the first 128 MiB: a parser sees that the rest is missing. `None` when it isn't there.
 ///
 /// # Errors
-/// [`StoreError::Io`], and [`StoreError::Damaged`] for a file over 128 MiB.
-pub(super) fn read(vfs: &dyn Vfs, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+/// As the operating system says.
+pub(crate) fn read_whole(vfs: &dyn Vfs, path: &Path) -> Result<Option<Vec<u8>>, IoError> {
     let file = match vfs.open(path, OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
-    let size = file.size()?;
-    let length = usize::try_from(size).ok().filter(|_| size <= SIZE_MAX).ok_or_else(|| StoreError::Damaged {
-        path: path.to_path_buf(),
-        source: FormatError::TooLarge { what: "file", position: Position::ZERO, limit: SIZE_MAX, got: size },
-    })?;
-    let mut bytes = vec![0; length];
+    let mut bytes = vec![0; usize::try_from(file.size()?.min(SIZE_MAX)).unwrap_or(0)];
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(Some(bytes))
@@ -38,7 +30,7 @@ pub(super) fn read(vfs: &dyn Vfs, path: &Path) -> Result<Option<Vec<u8>>, StoreE
 ///
 /// # Errors
 /// As the operating system says; then the old file, or the draft beside it, may still be there.
-pub(super) fn replace(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+pub(crate) fn replace_whole(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
     let draft = draft_of(path);
     let file = vfs.open(&draft, OpenMode::Truncate)?;
     file.write_at(bytes, 0)?;
