@@ -16,6 +16,8 @@ mod group_offset;
 mod index_entry;
 mod legacy;
 mod partition_metadata;
+#[cfg(feature = "client")]
+mod producer_ids;
 mod producer_snapshot;
 mod properties;
 mod record;
@@ -40,6 +42,8 @@ pub use error::FormatError;
 pub use group_offset::{CommittedOffset, GroupLogKey, encode_offset_key};
 pub use index_entry::{AbortedTransaction, OffsetIndexEntry, TimeIndexEntry};
 pub use partition_metadata::{PartitionMetadata, TopicId};
+#[cfg(feature = "client")]
+pub(crate) use producer_ids::{encode_producer_ids, parse_producer_ids};
 pub use producer_snapshot::{ProducerEntry, ProducerSnapshot};
 pub use properties::MetaProperties;
 pub use record::{HeaderRef, Headers, OwnedRecord, Record, RecordRef};
