@@ -55,7 +55,10 @@ pub use location::Location;
 pub use maintenance::{MaintenanceHandle, TickReport};
 pub use metrics::StoreMetrics;
 pub use name::{PartitionId, TopicName, TopicPartition};
-pub use partition::{Appended, Batches, Durability, FoundOffset, LogError, OffsetSpec, Partition, PartitionRecovery};
+pub use partition::{
+    Appended, Batches, Durability, FoundOffset, Isolation, LogError, OffsetSpec, Partition, PartitionRecovery,
+    ProducerError,
+};
 pub use segment::Segment;
 pub use store::{LogStore, OpenReport, StoreError, StoreOptions, Topic};
 pub use types::{ErrorKind, LeaderEpoch, Offset, Position, Timestamp, TimestampType};

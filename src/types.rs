@@ -97,6 +97,13 @@ impl Sequence {
         let sum = (self.0 as i64 + count as i64) & 0x7fff_ffff;
         Self(sum as i32)
     }
+
+    /// The sequence `count` records earlier, wrapping before 0 to 2147483647.
+    #[must_use]
+    pub const fn wrapping_sub(self, count: u32) -> Self {
+        let difference = (self.0 as i64 - count as i64) & 0x7fff_ffff;
+        Self(difference as i32)
+    }
 }
 
 /// Milliseconds since the Unix epoch, as Kafka stores them. Never negative: "no timestamp" is `Option::None`.
@@ -219,6 +226,12 @@ pub enum ErrorKind {
     Locked,
     /// The partition went offline after a failed write or sync, or the store is closed.
     Offline,
+    /// A newer producer or transaction coordinator has taken over.
+    Fenced,
+    /// A producer's batch doesn't follow the last one.
+    OutOfOrder,
+    /// The operation doesn't fit the state of the producer's transaction.
+    InvalidTransaction,
 }
 
 #[cfg(test)]
@@ -237,6 +250,7 @@ mod tests {
     fn sequence_after_the_largest_is_zero() {
         assert_eq!(Sequence::MAX.wrapping_add(1), Sequence::ZERO);
         assert_eq!(Sequence::MAX.wrapping_add(0), Sequence::MAX);
+        assert_eq!(Sequence::ZERO.wrapping_sub(1), Sequence::MAX);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |------|------|
 //! | `<offset>.log`, `.index`, `.timeindex`, `.txnindex` | a segment; the offset is its base offset, 20 digits |
 //! | `<offset>.snapshot` | the producers before that offset |
+//! | `<offset>.replaced` | the last of the segments that a swap in progress replaces; no content |
 //! | `leader-epoch-checkpoint`, `partition.metadata` | one of each in a partition folder |
 //! | any of these, then `.deleted`, `.cleaned`, `.swap`, `.tmp` or `.cut` | not live: going, coming or put aside |
 //! | `<topic>-<partition>` | the folder of a partition |
@@ -52,6 +53,9 @@ pub enum FileKind {
     TxnIndex,
     /// `.snapshot`: the producers before an offset.
     Snapshot,
+    /// `.replaced`: while other segments take its place and that of those before it, this segment's base stands in this name;
+    /// this crate's own, and empty.
+    Replaced,
     /// `leader-epoch-checkpoint`.
     LeaderEpochs,
     /// `partition.metadata`.
@@ -60,12 +64,13 @@ pub enum FileKind {
 
 impl FileKind {
     /// The kinds whose files are named after an offset, with their extensions.
-    const NUMBERED: [(Self, &'static str); 5] = [
+    const NUMBERED: [(Self, &'static str); 6] = [
         (Self::Log, "log"),
         (Self::OffsetIndex, "index"),
         (Self::TimeIndex, "timeindex"),
         (Self::TxnIndex, "txnindex"),
         (Self::Snapshot, "snapshot"),
+        (Self::Replaced, "replaced"),
     ];
 }
 
@@ -157,6 +162,12 @@ impl FileName {
     #[must_use]
     pub const fn snapshot(end: Offset) -> Self {
         Self::numbered(FileKind::Snapshot, end)
+    }
+
+    /// The mark of a swap in progress that replaces segments up to the one with this base offset.
+    #[must_use]
+    pub const fn replaced(last: Offset) -> Self {
+        Self::numbered(FileKind::Replaced, last)
     }
 
     /// `leader-epoch-checkpoint`.
@@ -358,6 +369,7 @@ mod tests {
             (FileName::txn_index(offset(9)).with_suffix(Suffix::Cleaned), "00000000000000000009.txnindex.cleaned"),
             (FileName::snapshot(Offset::MAX), "09223372036854775807.snapshot"),
             (FileName::log(offset(1)).with_suffix(Suffix::Cut), "00000000000000000001.log.cut"),
+            (FileName::replaced(offset(20)), "00000000000000000020.replaced"),
             (FileName::leader_epochs(), "leader-epoch-checkpoint"),
             (FileName::partition_metadata().with_suffix(Suffix::Tmp), "partition.metadata.tmp"),
         ];
@@ -465,7 +477,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_builds_the_same_name(text in "[0-9]{20}\\.(log|index|timeindex|txnindex|snapshot)(\\.deleted|\\.cleaned|\\.swap|\\.tmp|\\.cut)?") {
+        fn what_parses_builds_the_same_name(text in "[0-9]{20}\\.(log|index|timeindex|txnindex|snapshot|replaced)(\\.deleted|\\.cleaned|\\.swap|\\.tmp|\\.cut)?") {
             if let Some(name) = FileName::parse(&text) {
                 prop_assert_eq!(name.to_string(), text);
             }

@@ -1,4 +1,5 @@
-//! The background work of a store, as steps: flush by age, retention, removal of deleted files, checkpoints.
+//! The background work of a store, as steps: flush by age, retention, expiry of producers, removal of deleted files,
+//! checkpoints.
 //!
 //! Nothing here runs by itself. Either the program calls [`LogStore::tick`] now and then, or it asks for a thread with
 //! [`LogStore::spawn_maintenance`] and keeps the handle.
@@ -31,6 +32,8 @@ pub struct TickReport {
     pub expired_bytes: u64,
     /// Files that were unlinked after `file.delete.delay.ms`.
     pub removed_files: usize,
+    /// Producers that were forgotten after `producer.id.expiration.ms`, each counted in every partition.
+    pub expired_producers: usize,
     /// Whether the checkpoints were written.
     pub checkpointed: bool,
     /// Partitions whose work failed; the others were looked after nevertheless.
@@ -38,7 +41,7 @@ pub struct TickReport {
 }
 
 impl LogStore {
-    /// One step of background work: syncs partitions by `flush.ms`, applies retention, unlinks files that were deleted long
+    /// One step of background work: syncs partitions by `flush.ms`, applies retention, forgets idle producers, unlinks files that were deleted long
     /// enough ago, writes the checkpoints. Looks at every partition once; `now` is the time that all of it goes by.
     ///
     /// # Errors
@@ -102,11 +105,12 @@ impl LogStore {
 struct Work {
     flush: bool,
     retention: bool,
+    producers: bool,
     checkpoint: bool,
 }
 
 impl Work {
-    const ALL: Self = Self { flush: true, retention: true, checkpoint: true };
+    const ALL: Self = Self { flush: true, retention: true, producers: true, checkpoint: true };
 }
 
 /// When the thread does what next.
@@ -114,6 +118,7 @@ impl Work {
 struct Schedule {
     flush: Due,
     retention: Due,
+    producers: Due,
     checkpoint: Due,
 }
 
@@ -148,17 +153,23 @@ impl Schedule {
         Self {
             flush: Due::every(settings.flush_scheduler_interval_ms, now),
             retention: Due::every(settings.retention_check_interval_ms, now),
+            producers: Due::every(settings.producer_id_expiration_check_interval_ms, now),
             checkpoint: Due::every(checkpoint, now),
         }
     }
 
     fn take(&mut self, now: Timestamp) -> Work {
-        Work { flush: self.flush.take(now), retention: self.retention.take(now), checkpoint: self.checkpoint.take(now) }
+        Work {
+            flush: self.flush.take(now),
+            retention: self.retention.take(now),
+            producers: self.producers.take(now),
+            checkpoint: self.checkpoint.take(now),
+        }
     }
 
     /// How long the thread may sleep without missing anything by much.
     fn pause(&self) -> Duration {
-        let shortest = [&self.flush, &self.retention, &self.checkpoint].map(|due| due.interval_ms);
+        let shortest = [&self.flush, &self.retention, &self.producers, &self.checkpoint].map(|due| due.interval_ms);
         let shortest = shortest.into_iter().min().unwrap_or(PAUSE_MS_MAX);
         Duration::from_millis(shortest.clamp(1, PAUSE_MS_MAX))
     }
@@ -166,6 +177,9 @@ impl Schedule {
 
 impl TickReport {
     fn look_after(&mut self, partition: &Partition, now: Timestamp, work: Work) -> Result<(), LogError> {
+        if work.producers {
+            self.expired_producers += partition.expire_producers(now);
+        }
         let settings = partition.settings();
         if work.flush && partition.unflushed_ms(now) >= settings.flush_ms {
             partition.flush()?;
@@ -175,7 +189,7 @@ impl TickReport {
         if work.retention {
             self.expire(partition, &settings, now)?;
         }
-        if work.checkpoint { partition.persist_indexes() } else { Ok(()) }
+        if work.checkpoint { partition.persist_state() } else { Ok(()) }
     }
 
     fn expire(&mut self, partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<(), LogError> {

@@ -1,7 +1,8 @@
 //! The only path by which records enter the log: validate, encode, assign offsets, write, publish.
 //!
 //! Validation and encoding happen before the append lock is taken. Offsets and the leader epoch lie outside a batch's
-//! checksum, so under the lock they are only patched in.
+//! checksum, so under the lock they are only patched in. What producers with an id append, and markers, have rules of their own:
+//! `stamped.rs`.
 
 use parking_lot::Mutex;
 
@@ -9,7 +10,10 @@ use super::roll::{RollInput, should_roll};
 use super::validate::Rules;
 use super::{Inner, LogError, Partition, Writer, load, store};
 use crate::config::{CompressionType, TopicSettings};
-use crate::format::{BatchBuilder, BatchOptions, Compression, Record, RecordBatch, assign_offsets, set_timestamps};
+use crate::format::{
+    BatchBuilder, BatchHeader, BatchOptions, Compression, ProducerStamp, Record, RecordBatch, TransactionMarker,
+    assign_offsets, set_timestamps,
+};
 use crate::segment::{BatchFacts, Segment};
 use crate::types::{LeaderEpoch, Offset, Timestamp, TimestampType};
 
@@ -42,14 +46,31 @@ pub struct Appended {
     pub timestamp: Option<Timestamp>,
     /// What has been reached; at least what was asked.
     pub durability: Durability,
+    /// Whether nothing was written because the producer's batch was there already.
+    pub is_duplicate: bool,
 }
 
 /// An encoded batch on its way into the log.
-struct Draft<'a> {
-    bytes: &'a mut [u8],
-    count: u32,
-    max_timestamp: Option<Timestamp>,
-    append_time: Option<Timestamp>,
+pub(super) struct Draft<'a> {
+    pub bytes: &'a mut [u8],
+    pub count: u32,
+    pub max_timestamp: Option<Timestamp>,
+    pub append_time: Option<Timestamp>,
+    pub origin: Origin,
+}
+
+/// What decides whether a batch may enter the log besides its content.
+pub(super) enum Origin {
+    /// Nothing: its producer has no id.
+    Plain,
+    Producer(ProducerStamp),
+    Marker(TransactionMarker),
+}
+
+impl From<Option<ProducerStamp>> for Origin {
+    fn from(stamp: Option<ProducerStamp>) -> Self {
+        stamp.map_or(Self::Plain, Self::Producer)
+    }
 }
 
 impl Partition {
@@ -87,11 +108,7 @@ impl Partition {
         compression: Compression,
         durability: Durability,
     ) -> Result<Appended, LogError> {
-        let appended = self.inner.append_records(records, compression, durability);
-        if appended.is_err() {
-            self.inner.counters.append_failures.add(1);
-        }
-        appended
+        self.inner.count_failure(self.inner.append_records(records, compression, None, durability))
     }
 
     /// Appends one encoded batch v2, as a producer sends it: base offset 0, dense offsets, timestamps of its own. The records
@@ -100,11 +117,7 @@ impl Partition {
     /// # Errors
     /// [`LogError::InvalidBatch`] for bytes that aren't one legal data batch; otherwise see [`Partition::append_with`].
     pub fn append_batch(&self, batch: &[u8], durability: Durability) -> Result<Appended, LogError> {
-        let appended = self.inner.append_encoded(batch, durability);
-        if appended.is_err() {
-            self.inner.counters.append_failures.add(1);
-        }
-        appended
+        self.inner.count_failure(self.inner.append_encoded(batch, durability))
     }
 
     /// Begins a new segment, unless the active one is empty. The old one is synced by the next flush.
@@ -122,21 +135,26 @@ impl Partition {
 }
 
 impl Inner {
-    fn append_records(
+    pub(super) fn count_failure<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+        result.inspect_err(|_| self.counters.append_failures.add(1))
+    }
+
+    pub(super) fn append_records(
         &self,
         records: &[Record<'_>],
         compression: Compression,
+        producer: Option<ProducerStamp>,
         durability: Durability,
     ) -> Result<Appended, LogError> {
         if records.is_empty() {
             return Err(LogError::NoRecords { partition: self.id.clone() });
         }
         self.check_writable()?;
-        let settings = std::sync::Arc::clone(&self.settings.read());
+        let settings = self.current_settings();
         let now = self.clock.now();
         let rules = Rules { partition: &self.id, settings: &settings, now };
         let append_time = (settings.message_timestamp_type == TimestampType::LogAppend).then_some(now);
-        let options = batch_options(&settings, compression);
+        let options = BatchOptions { producer, ..batch_options(&settings, compression) };
         self.builders.with(options, |builder| {
             let mut max_timestamp = append_time;
             for (index, record) in records.iter().enumerate() {
@@ -148,13 +166,14 @@ impl Inner {
             let count = builder.count();
             let bytes = builder.finish().map_err(|source| rules.invalid(source))?;
             rules.check_size(bytes.len())?;
-            self.commit(&settings, Draft { bytes, count, max_timestamp, append_time }, durability)
+            let draft = Draft { bytes, count, max_timestamp, append_time, origin: producer.into() };
+            self.commit(&settings, draft, durability)
         })
     }
 
     fn append_encoded(&self, bytes: &[u8], durability: Durability) -> Result<Appended, LogError> {
         self.check_writable()?;
-        let settings = std::sync::Arc::clone(&self.settings.read());
+        let settings = self.current_settings();
         let now = self.clock.now();
         let rules = Rules { partition: &self.id, settings: &settings, now };
         rules.check_size(bytes.len())?;
@@ -163,7 +182,8 @@ impl Inner {
         rules.check_whole(&batch, bytes.len())?;
         let greatest = rules.check_batch(&batch)?;
         let append_time = (settings.message_timestamp_type == TimestampType::LogAppend).then_some(now);
-        let options = batch_options(&settings, batch.header().compression());
+        let producer = stamp_of(batch.header());
+        let options = BatchOptions { producer, ..batch_options(&settings, batch.header().compression()) };
         if options.compression != batch.header().compression() {
             own = recompress(&batch, options).map_err(|source| rules.invalid(source))?;
             rules.check_size(own.len())?;
@@ -172,13 +192,23 @@ impl Inner {
         let kind = if append_time.is_some() { TimestampType::LogAppend } else { TimestampType::Create };
         set_timestamps(&mut own, kind, max_timestamp).map(|_| ()).map_err(|source| rules.invalid(source))?;
         let count = batch.header().record_count();
-        self.commit(&settings, Draft { bytes: &mut own, count, max_timestamp, append_time }, durability)
+        let draft = Draft { bytes: &mut own, count, max_timestamp, append_time, origin: producer.into() };
+        self.commit(&settings, draft, durability)
     }
 
     /// Gives the batch its offsets and writes it under the append lock, then waits for `durability` outside of it.
-    fn commit(&self, settings: &TopicSettings, draft: Draft<'_>, durability: Durability) -> Result<Appended, LogError> {
+    pub(super) fn commit(
+        &self,
+        settings: &TopicSettings,
+        draft: Draft<'_>,
+        durability: Durability,
+    ) -> Result<Appended, LogError> {
         let mut writer = self.writer.lock();
         self.check_online()?;
+        if let Some(known) = self.admit(&draft)? {
+            drop(writer);
+            return self.answer_duplicate(known, draft.append_time, durability);
+        }
         let base_offset = load(&self.log_end);
         let end = base_offset.checked_add(u64::from(draft.count)).ok_or_else(|| LogError::TooLarge {
             partition: self.id.clone(),
@@ -195,15 +225,13 @@ impl Inner {
         if let Err(error) = active.write(draft.bytes, last_offset) {
             return Err(self.undo_write(&active, self.wrap(error)));
         }
+        self.note_data(&draft);
         // The log end first: who sees the batch must find its end inside the log.
         store(&self.log_end, end);
-        let published = active.publish(draft.bytes.len() as u64, facts);
+        let published = active.publish(draft.bytes.len() as u64, facts).map_err(|error| self.wrap(error));
+        let noted = published.and_then(|()| self.note_marker(&draft, &active));
         drop(writer);
-        if let Err(error) = published {
-            let error = self.wrap(error);
-            self.go_offline(&error);
-            return Err(error);
-        }
+        noted.inspect_err(|error| self.go_offline(error))?;
         self.waiters.wake();
         self.counters.appended_batches.add(1);
         self.counters.appended_records.add(u64::from(draft.count));
@@ -212,8 +240,13 @@ impl Inner {
         if durability == Durability::Durable || is_due {
             self.make_durable(end)?;
         }
-        let reached = if load(&self.recovery_point) >= end { Durability::Durable } else { Durability::Written };
-        Ok(Appended { base_offset, last_offset, timestamp: draft.append_time, durability: reached })
+        let (timestamp, durability) = (draft.append_time, self.reached(end));
+        Ok(Appended { base_offset, last_offset, timestamp, durability, is_duplicate: false })
+    }
+
+    /// What has been reached for records below `end`.
+    pub(super) fn reached(&self, end: Offset) -> Durability {
+        if load(&self.recovery_point) >= end { Durability::Durable } else { Durability::Written }
     }
 
     /// The epoch of an append: the last known one, else 0, which then begins here.
@@ -270,6 +303,7 @@ impl Inner {
         let list = self.list();
         let old = std::sync::Arc::clone(list.active());
         old.seal().map_err(|error| self.wrap(error))?;
+        self.take_snapshot(writer, base)?;
         let new = Segment::create(std::sync::Arc::clone(&self.vfs), &self.dir, base, self.segment_options());
         let new = std::sync::Arc::new(new.map_err(|error| self.wrap(error))?);
         let replaced = if old.size() == 0 && old.base_offset() == base {
@@ -297,6 +331,16 @@ fn batch_options(settings: &TopicSettings, producer: Compression) -> BatchOption
     };
     let timestamp_type = settings.message_timestamp_type;
     BatchOptions { compression, level, timestamp_type, producer: None }
+}
+
+/// Who sent a batch, as far as the rules have checked that it says so.
+fn stamp_of(header: &BatchHeader) -> Option<ProducerStamp> {
+    Some(ProducerStamp {
+        id: header.producer_id()?,
+        epoch: header.producer_epoch()?,
+        base_sequence: header.base_sequence()?,
+        transactional: header.is_transactional(),
+    })
 }
 
 /// The same records in another codec.

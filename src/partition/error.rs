@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::producers::ProducerError;
 use crate::format::FormatError;
 use crate::location::Location;
 use crate::name::TopicPartition;
@@ -82,6 +83,14 @@ pub enum LogError {
         /// What is wrong with it.
         source: FormatError,
     },
+    /// A batch or marker that doesn't fit what the log knows of its producer.
+    #[error("{partition}: {source}")]
+    Producer {
+        /// The partition.
+        partition: TopicPartition,
+        /// What doesn't fit.
+        source: ProducerError,
+    },
     /// A batch over `max.message.bytes` or `segment.bytes`.
     #[error("{partition}: a batch of {got} bytes is too large, {limit_key} allows {limit}")]
     TooLarge {
@@ -132,6 +141,7 @@ impl LogError {
                 ErrorKind::InvalidInput
             }
             Self::InvalidBatch { source, .. } => source.kind(),
+            Self::Producer { source, .. } => source.kind(),
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Offline { .. } | Self::Closed { .. } => ErrorKind::Offline,
             Self::ReadOnly { .. } => ErrorKind::Locked,
@@ -149,6 +159,7 @@ impl LogError {
             | Self::InvalidRecord { partition, .. }
             | Self::InvalidTimestamp { partition, .. }
             | Self::InvalidBatch { partition, .. }
+            | Self::Producer { partition, .. }
             | Self::TooLarge { partition, .. }
             | Self::Offline { partition, .. }
             | Self::Closed { partition }

@@ -3,7 +3,8 @@
 //! # The five offsets
 //!
 //! `log start <= last stable <= high watermark <= log end`, and `recovery point <= log end`. Until a partition is replicated the
-//! high watermark is the log end, and until it knows transactions the last stable offset is the high watermark.
+//! high watermark is the log end. The last stable offset is the first offset of the oldest open transaction, else the high
+//! watermark.
 //!
 //! # Threads
 //!
@@ -15,11 +16,16 @@ mod append;
 mod epochs;
 mod error;
 mod lookup;
+mod producers;
 mod read;
 mod recover;
+mod replace;
 mod roll;
 mod segments;
+mod snapshots;
+mod stamped;
 mod sync;
+mod transactions;
 mod truncate;
 mod validate;
 mod wait;
@@ -33,7 +39,8 @@ use parking_lot::{Mutex, RwLock};
 pub use append::{Appended, Durability};
 pub use error::LogError;
 pub use lookup::{FoundOffset, OffsetSpec};
-pub use read::{Batches, Read};
+pub use producers::ProducerError;
+pub use read::{Batches, Isolation, Read};
 pub use recover::{Cut, PartitionRecovery, VerifiedPoint};
 
 pub(crate) use recover::OpenParams;
@@ -47,6 +54,7 @@ use crate::types::{Offset, Position, Timestamp};
 use crate::vfs::Vfs;
 use append::BuilderPool;
 use epochs::EpochCache;
+use producers::ProducerTable;
 use segments::SegmentList;
 use sync::GroupCommit;
 use wait::Waiters;
@@ -72,6 +80,14 @@ struct Inner {
     log_end: AtomicI64,
     log_start: AtomicI64,
     recovery_point: AtomicI64,
+    /// The first offset of the oldest open transaction; [`Offset::MAX`] when none is open.
+    first_unstable: AtomicI64,
+    /// Where the next compaction begins; -1 when there was none.
+    first_dirty: AtomicI64,
+    /// Changed by whoever holds `writer`.
+    producers: Mutex<ProducerTable>,
+    /// `producer.id.expiration.ms`.
+    producer_expiration_ms: u64,
     epochs: Mutex<EpochCache>,
     writer: Mutex<Writer>,
     commits: GroupCommit,
@@ -97,6 +113,10 @@ struct Writer {
     jitter_ms: u64,
     /// When the last flush ended or the partition was opened.
     last_flush: Timestamp,
+    /// The offset of the newest producer snapshot that stands for the log as it is.
+    last_snapshot: Option<Offset>,
+    /// Up to where the table of producers has followed a log that another process writes.
+    replayed: Offset,
 }
 
 /// Files with the suffix `.deleted`, to be removed at `due`.
@@ -148,10 +168,11 @@ impl Partition {
         self.log_end_offset()
     }
 
-    /// The end of what read-committed consumers may read; equal to the high watermark until the log knows transactions.
+    /// The end of what read-committed consumers may read: the first offset of the oldest open transaction, else the high
+    /// watermark.
     #[must_use]
     pub fn last_stable_offset(&self) -> Offset {
-        self.high_watermark()
+        self.inner.last_stable_offset()
     }
 
     /// Every record below this offset survives a power loss.
@@ -175,7 +196,7 @@ impl Partition {
     /// The config values in force.
     #[must_use]
     pub fn settings(&self) -> Arc<TopicSettings> {
-        Arc::clone(&self.inner.settings.read())
+        self.inner.current_settings()
     }
 
     /// Puts other config values in force; segments that exist keep their index spacing.
@@ -195,6 +216,15 @@ impl Partition {
         let point =
             VerifiedPoint { base_offset: list.active().base_offset(), position: Position::new(list.active().size()) };
         self.inner.check_online().is_ok().then_some(point)
+    }
+
+    /// Up to where the log has been compacted; `None` when it never was.
+    pub(crate) fn first_dirty_offset(&self) -> Option<Offset> {
+        Offset::new(self.inner.first_dirty.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_first_dirty_offset(&self, offset: Option<Offset>) {
+        self.inner.first_dirty.store(Offset::to_wire(offset), Ordering::Release);
     }
 
     /// The base offset of the oldest segment.
@@ -229,6 +259,10 @@ impl Partition {
 impl Inner {
     fn list(&self) -> SegmentList {
         self.segments.read().clone()
+    }
+
+    fn current_settings(&self) -> Arc<TopicSettings> {
+        Arc::clone(&self.settings.read())
     }
 
     fn segment_options(&self) -> SegmentOptions {

@@ -1,13 +1,29 @@
-//! Reading by offset: whole batches as they stand on disk, at least one where there is one (reference section 9).
+//! Reading by offset: whole batches as they stand on disk, at least one where there is one (reference section 9), all of them or
+//! only what is decided and not aborted (reference 6.1, KIP-98).
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::transactions::{CommittedFilter, aborted_between};
 use super::{LogError, Partition};
-use crate::format::{FormatError, OwnedRecord, RecordBatch};
-use crate::types::{Offset, Position};
+use crate::format::{BatchHeader, ControlKind, FormatError, OwnedRecord, RecordBatch};
+use crate::segment::Segment;
+use crate::types::{Offset, Position, ProducerId};
 
 /// What a read returns at most unless it says otherwise, in bytes.
 const MAX_BYTES_DEFAULT: usize = 1024 * 1024;
+
+/// Which records of transactions a read returns; Kafka's `isolation.level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// All, up to the high watermark: also those of open and aborted transactions.
+    #[default]
+    ReadUncommitted,
+    /// Only those of committed ones, up to the last stable offset; and all that belong to none.
+    ReadCommitted,
+}
 
 /// A read that is being described; [`Read::fetch`] does it.
 #[derive(Debug)]
@@ -16,12 +32,13 @@ pub struct Read<'a> {
     partition: &'a Partition,
     offset: Offset,
     max_bytes: usize,
+    isolation: Isolation,
 }
 
 impl Partition {
     /// Describes a read from `offset` on.
     pub const fn read(&self, offset: Offset) -> Read<'_> {
-        Read { partition: self, offset, max_bytes: MAX_BYTES_DEFAULT }
+        Read { partition: self, offset, max_bytes: MAX_BYTES_DEFAULT, isolation: Isolation::ReadUncommitted }
     }
 }
 
@@ -32,7 +49,15 @@ impl Read<'_> {
         self
     }
 
-    /// Reads. The batches come from one segment; at the log's end, or where a gap reaches to it, there are none.
+    /// Which records of transactions to return, default all.
+    pub const fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// Reads. The batches come from one segment; at the log's end, or where a gap reaches to it, there are none. With
+    /// [`Isolation::ReadCommitted`] the last stable offset is the end, and batches of aborted transactions are among those
+    /// returned: [`Batches::records`] and [`Batches::delivered`] leave them out.
     ///
     /// # Errors
     /// [`LogError::OffsetOutOfRange`] below the log start offset or above the log end offset; [`LogError::Segment`] when the disk
@@ -43,11 +68,19 @@ impl Read<'_> {
             self.partition.refresh()?;
         }
         self.check_range()?;
-        let bytes = self.find_bytes()?;
+        // Before anything is looked up: what is aborted below it is in the indexes already.
+        let last_stable_offset = self.partition.last_stable_offset();
+        let high_watermark = self.partition.high_watermark();
+        let end = match self.isolation {
+            Isolation::ReadUncommitted => high_watermark,
+            Isolation::ReadCommitted => last_stable_offset,
+        };
+        let (bytes, aborted) = self.find_bytes(end)?;
         let counters = &self.partition.inner.counters;
         counters.fetches.add(1);
         counters.fetched_bytes.add(bytes.len() as u64);
-        Ok(Batches { bytes, requested: self.offset, high_watermark: self.partition.high_watermark() })
+        let (requested, isolation) = (self.offset, self.isolation);
+        Ok(Batches { bytes, requested, isolation, high_watermark, last_stable_offset, aborted })
     }
 
     fn check_range(&self) -> Result<(), LogError> {
@@ -58,25 +91,52 @@ impl Read<'_> {
         Err(LogError::OffsetOutOfRange { partition: self.partition.id().clone(), got: self.offset, start, end })
     }
 
-    fn find_bytes(&self) -> Result<Bytes, LogError> {
+    fn find_bytes(&self, end: Offset) -> Result<(Bytes, Aborted), LogError> {
         let inner = &self.partition.inner;
         let list = inner.list();
-        for segment in list.from(self.offset) {
-            if let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? {
-                let size = (self.max_bytes as u64).max(u64::from(header.size()));
-                return segment.read(position, size).map_err(|error| inner.wrap(error));
+        let mut segments = list.from(self.offset).peekable();
+        while let Some(segment) = segments.next() {
+            let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? else {
+                continue;
+            };
+            if header.base_offset() >= end {
+                break;
             }
+            let size = self.size_limit(segment, position, end)?.max(u64::from(header.size()));
+            let bytes = segment.read(position, size).map_err(|error| inner.wrap(error))?;
+            if self.isolation == Isolation::ReadUncommitted {
+                return Ok((bytes, Aborted::default()));
+            }
+            let upper = segments.peek().map_or(end, |next| next.base_offset().min(end));
+            let aborted = aborted_between(&list, self.offset, upper).map_err(|error| inner.wrap(error))?;
+            return Ok((bytes, aborted.into()));
         }
-        Ok(Bytes::new())
+        Ok((Bytes::new(), Aborted::default()))
+    }
+
+    /// How many bytes from `position` may be read: `max_bytes`, but none at or above `end`.
+    fn size_limit(&self, segment: &Segment, position: Position, end: Offset) -> Result<u64, LogError> {
+        let wanted = self.max_bytes as u64;
+        if self.isolation == Isolation::ReadUncommitted || end >= self.partition.log_end_offset() {
+            return Ok(wanted);
+        }
+        let found = segment.find(end).map_err(|error| self.partition.inner.wrap(error))?;
+        Ok(found.map_or(wanted, |(end, _)| wanted.min(end.value().saturating_sub(position.value()))))
     }
 }
+
+/// Aborted transactions by their producers and first offsets.
+type Aborted = Arc<[(ProducerId, Offset)]>;
 
 /// The batches of one read. Their bytes stay valid and unchanged whatever happens to the log.
 #[derive(Debug, Clone)]
 pub struct Batches {
     bytes: Bytes,
     requested: Offset,
+    isolation: Isolation,
     high_watermark: Offset,
+    last_stable_offset: Offset,
+    aborted: Aborted,
 }
 
 impl Batches {
@@ -86,18 +146,62 @@ impl Batches {
         BatchIter { batches: crate::format::Batches::new(self.bytes.clone()) }
     }
 
-    /// The records at or after the requested offset, each an owned copy, control records left out. Where the copies cost too much,
-    /// walk [`Batches::iter`] and each batch's records, which borrow.
+    /// The batches that a consumer gets: no control batches, and with [`Isolation::ReadCommitted`] none of aborted transactions.
+    /// The offset to read next is not known from these: see [`Batches::next_offset`].
+    pub fn delivered(&self) -> impl Iterator<Item = Result<RecordBatch, FormatError>> + use<> {
+        let mut filter = CommittedFilter::new(&self.aborted);
+        let committed = self.isolation == Isolation::ReadCommitted;
+        self.iter().filter_map(move |batch| match batch {
+            Ok(batch) if batch.header().is_control() => match is_abort(&batch) {
+                Ok(is_abort) => {
+                    filter.admits(batch.header(), is_abort);
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            },
+            Ok(batch) => (!committed || filter.admits(batch.header(), false)).then_some(Ok(batch)),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// The records of [`Batches::delivered`] at or after the requested offset, each an owned copy. Where the copies cost too
+    /// much, walk the batches and each batch's records, which borrow.
     pub fn records(&self) -> impl Iterator<Item = Result<OwnedRecord, FormatError>> + use<> {
         let from = self.requested;
-        self.iter().flat_map(move |batch| {
+        self.delivered().flat_map(move |batch| {
             let records: Vec<_> = match &batch {
-                Ok(batch) if batch.header().is_control() => Vec::new(),
                 Ok(batch) => batch.records().map(|record| record.map(|record| record.detach())).collect(),
                 Err(error) => vec![Err(error.clone())],
             };
             records.into_iter().filter(move |record| record.as_ref().map_or(true, |record| record.offset() >= from))
         })
+    }
+
+    /// The aborted transactions that a reader of committed records must leave out: producer and first offset of each, in the
+    /// order of the latter; it may name some without a batch here. Empty with [`Isolation::ReadUncommitted`]. A transaction ends at
+    /// its producer's next abort marker.
+    #[must_use]
+    pub fn aborted_transactions(&self) -> &[(ProducerId, Offset)] {
+        &self.aborted
+    }
+
+    /// The last stable offset when this was read.
+    #[must_use]
+    pub const fn last_stable_offset(&self) -> Offset {
+        self.last_stable_offset
+    }
+
+    /// The offset to read next: after the last whole batch here, delivered or not; the requested one where there is no batch.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        let (mut rest, mut next) = (self.bytes.as_ref(), self.requested);
+        while let Ok(header) = BatchHeader::peek(rest)
+            && let Some(behind) = usize::try_from(header.size()).ok().and_then(|size| rest.get(size..))
+        {
+            next = next.max(header.last_offset().next());
+            rest = behind;
+        }
+        next
     }
 
     /// Whether there is nothing at or after the requested offset yet.
@@ -123,6 +227,11 @@ impl Batches {
     pub const fn high_watermark(&self) -> Offset {
         self.high_watermark
     }
+}
+
+/// Whether a control batch aborts its producer's transaction; one that compaction emptied doesn't.
+fn is_abort(batch: &RecordBatch) -> Result<bool, FormatError> {
+    Ok(batch.control_record()?.is_some_and(|record| record.kind() == ControlKind::Abort))
 }
 
 impl IntoIterator for &Batches {

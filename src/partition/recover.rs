@@ -13,7 +13,9 @@ use parking_lot::{Mutex, RwLock};
 
 use super::append::BuilderPool;
 use super::epochs::{EpochCache, EpochTable};
+use super::producers::ProducerTable;
 use super::segments::SegmentList;
+use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
 use super::wait::Waiters;
 use super::{Inner, LogError, Partition, Status, Writer, store};
@@ -48,6 +50,10 @@ pub(crate) struct OpenParams {
     /// How far the active segment was written in this boot of the machine.
     pub verified: Option<VerifiedPoint>,
     pub read_only: bool,
+    /// From `cleaner-offset-checkpoint`.
+    pub first_dirty_offset: Option<Offset>,
+    /// `producer.id.expiration.ms`.
+    pub producer_expiration_ms: u64,
 }
 
 /// Up to where a partition's active segment is known to be intact.
@@ -95,6 +101,7 @@ pub struct Cut {
 struct Opened {
     list: SegmentList,
     epochs: EpochTable,
+    producers: Rebuilt,
     log_start: Offset,
     log_end: Offset,
     report: PartitionRecovery,
@@ -120,6 +127,8 @@ impl Partition {
                 segment_created: now,
                 jitter_ms: draw_jitter(&params.settings),
                 last_flush: now,
+                last_snapshot: None,
+                replayed: opened.log_end,
             }),
             id: params.id,
             dir: params.dir,
@@ -132,6 +141,10 @@ impl Partition {
             log_end: AtomicI64::new(opened.log_end.value()),
             log_start: AtomicI64::new(opened.log_start.value()),
             recovery_point: AtomicI64::new(recovery_point.value()),
+            first_unstable: AtomicI64::new(Offset::MAX.value()),
+            first_dirty: AtomicI64::new(Offset::to_wire(params.first_dirty_offset)),
+            producers: Mutex::new(ProducerTable::default()),
+            producer_expiration_ms: params.producer_expiration_ms,
             epochs: Mutex::new(epochs),
             commits: GroupCommit::default(),
             waiters: Waiters::default(),
@@ -139,7 +152,7 @@ impl Partition {
             trash: Mutex::new(Vec::new()),
             segments: RwLock::new(opened.list.clone()),
         };
-        inner.adopt(&opened)?;
+        inner.adopt(&mut inner.writer.lock(), opened)?;
         Ok((Self { inner: Arc::new(inner) }, report))
     }
 
@@ -170,6 +183,8 @@ impl Partition {
             clean: false,
             verified: None,
             read_only: false,
+            first_dirty_offset: self.first_dirty_offset(),
+            producer_expiration_ms: inner.producer_expiration_ms,
         };
         for segment in inner.list().iter() {
             segment.hold().map_err(|error| inner.wrap(error))?;
@@ -179,21 +194,23 @@ impl Partition {
         *inner.segments.write() = opened.list.clone();
         store(&inner.log_start, opened.log_start);
         store(&inner.log_end, opened.log_end);
-        inner.adopt(&opened)?;
+        let (end, report) = (opened.log_end, opened.report.clone());
+        inner.adopt(&mut writer, opened)?;
         *inner.status.write() = Status::Online;
         writer.last_flush = inner.clock.now();
-        inner.make_durable(opened.log_end)?;
-        Ok(opened.report)
+        inner.make_durable(end)?;
+        Ok(report)
     }
 
     /// Looks for what another process wrote since the last look; only for a partition opened read-only.
     pub(super) fn refresh(&self) -> Result<(), LogError> {
-        let _writer = self.inner.writer.lock();
+        let mut writer = self.inner.writer.lock();
         let inner = &self.inner;
         let mut end = self.log_end_offset();
         loop {
             let list = inner.list();
             end = list.active().follow(end).map_err(|error| inner.wrap(error))?;
+            inner.follow_producers(&mut writer, &list, end)?;
             store(&inner.log_end, end);
             let entries = inner.vfs.read_dir(&inner.dir).map_err(|error| inner.wrap(error))?;
             let next = log_bases(entries.iter().map(|entry| entry.name.as_str()))
@@ -220,22 +237,30 @@ impl Partition {
             return Ok(());
         }
         self.flush()?;
-        let _writer = self.inner.writer.lock();
+        let mut writer = self.inner.writer.lock();
+        self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
+        self.inner.sync_snapshots()?;
         let active = Arc::clone(self.inner.list().active());
         active.seal().and_then(|()| active.sync_all()).map_err(|error| self.inner.wrap(error))?;
         self.inner.vfs.sync_dir(&self.inner.dir).map_err(|error| self.inner.wrap(error))
     }
 
-    /// Writes the index entries that are only in memory, so that another process, or this one after a kill, finds them.
-    pub(crate) fn persist_indexes(&self) -> Result<(), LogError> {
+    /// Writes the index entries and producers that are only in memory, so that another process, or this one after a kill, finds
+    /// them.
+    pub(crate) fn persist_state(&self) -> Result<(), LogError> {
+        let mut writer = self.inner.writer.lock();
+        self.inner.check_writable()?;
+        self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
         let active = Arc::clone(self.inner.list().active());
+        drop(writer);
         active.persist_indexes().map_err(|error| self.inner.wrap(error))
     }
 }
 
 impl Inner {
-    /// What follows from a log that was just opened: which segments the next flush must sync, and the epochs' ends.
-    fn adopt(&self, opened: &Opened) -> Result<(), LogError> {
+    /// What follows from a log that was just opened: its producers, which segments the next flush must sync, the epochs' ends.
+    fn adopt(&self, writer: &mut Writer, opened: Opened) -> Result<(), LogError> {
+        self.adopt_producers(writer, opened.producers);
         if self.read_only {
             return Ok(());
         }
@@ -305,6 +330,8 @@ struct Opening<'a> {
     epochs: EpochTable,
     report: PartitionRecovery,
     reopening: bool,
+    /// The first segment whose transaction index is to be written anew.
+    reindex_from: Option<Offset>,
 }
 
 impl<'a> Opening<'a> {
@@ -315,7 +342,7 @@ impl<'a> Opening<'a> {
             cuts: Vec::new(),
             log_end_offset: Offset::ZERO,
         };
-        Self { params, epochs: EpochTable::default(), report, reopening: false }
+        Self { params, epochs: EpochTable::default(), report, reopening: false, reindex_from: None }
     }
 
     /// Files that readers hold must stay: `.deleted` ones wait for their time.
@@ -335,6 +362,7 @@ impl<'a> Opening<'a> {
             self.remove_orphans(&names, &bases)?;
         }
         let (mut segments, rebuilt) = self.open_segments(&bases, &names)?;
+        self.drop_damaged_txn_indexes(&segments, &names)?;
         // Rebuilt indexes are in memory only: like verified segments, they are handed over to the next flush.
         let verified = self.recover_segments(&mut segments)? | rebuilt;
         let mut log_end = self.log_end(&segments)?;
@@ -354,7 +382,57 @@ impl<'a> Opening<'a> {
         log_start = log_start.min(log_end);
         self.report.log_end_offset = log_end;
         let list = SegmentList::new(segments, active);
-        Ok(Opened { list, epochs: self.epochs, log_start, log_end, report: self.report, verified })
+        let producers = self.rebuild_producers(&list, log_start, log_end, &names)?;
+        Ok(Opened { list, epochs: self.epochs, producers, log_start, log_end, report: self.report, verified })
+    }
+
+    fn rebuild_producers(
+        &self,
+        list: &SegmentList,
+        log_start: Offset,
+        log_end: Offset,
+        names: &[String],
+    ) -> Result<Rebuilt, LogError> {
+        if !self.params.read_only && !self.params.clean {
+            // An entry whose marker was lost with the tail.
+            list.active().truncate_aborted(log_end).map_err(|error| self.wrap(error))?;
+        }
+        let rebuild = Rebuild {
+            vfs: &*self.params.vfs,
+            dir: &self.params.dir,
+            list,
+            log_start,
+            log_end,
+            from: self.reindex_from,
+            clean: self.params.clean,
+            read_only: self.params.read_only,
+            now: self.params.clock.now(),
+            expiration_ms: self.params.producer_expiration_ms,
+        };
+        rebuild.run(&snapshots::offsets_of(names.iter().map(String::as_str))).map_err(|error| self.wrap(error))
+    }
+
+    /// Empties transaction indexes that can't be right; the replay of the log fills them again.
+    fn drop_damaged_txn_indexes(&mut self, segments: &[Arc<Segment>], names: &[String]) -> Result<(), LogError> {
+        let parsed = names.iter().filter_map(|name| FileName::parse(name));
+        let indexed: BTreeSet<Offset> = parsed
+            .filter(|name| name.kind() == FileKind::TxnIndex && name.suffix() == Suffix::None)
+            .filter_map(|name| name.offset())
+            .collect();
+        for segment in segments.iter().filter(|segment| indexed.contains(&segment.base_offset())) {
+            if !self.params.read_only && !segment.has_sane_txn_index() {
+                self.reindex(segment)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties a segment's transaction index.
+    fn reindex(&mut self, segment: &Segment) -> Result<(), LogError> {
+        segment.truncate_aborted(Offset::ZERO).map_err(|error| self.wrap(error))?;
+        let base = segment.base_offset();
+        self.reindex_from = Some(self.reindex_from.map_or(base, |from| from.min(base)));
+        Ok(())
     }
 
     fn wrap(&self, error: impl Into<SegmentError>) -> LogError {
@@ -374,6 +452,14 @@ impl<'a> Opening<'a> {
         self.io(self.params.vfs.remove_file(&self.params.dir.join(name)))
     }
 
+    fn remove_all(&self, names: &[&FileName]) -> Result<(), LogError> {
+        names.iter().try_for_each(|name| self.remove(&name.to_string()))
+    }
+
+    fn sync_dir(&self) -> Result<(), LogError> {
+        self.io(self.params.vfs.sync_dir(&self.params.dir))
+    }
+
     fn read_epochs(&self) -> Result<EpochTable, LogError> {
         let path = self.params.dir.join(LEADER_EPOCH_CHECKPOINT);
         let Some(bytes) = self.io(read_whole(&*self.params.vfs, &path))? else { return Ok(EpochTable::default()) };
@@ -383,49 +469,74 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Ends what a crash interrupted: drops unfinished replacements, completes finished ones (reference 10.2, steps 1 to 4).
+    /// Ends what a crash interrupted: drops unfinished replacements, completes finished ones (reference 10.2, steps 1 to 4;
+    /// the order in which names are left is that of `replace.rs`).
     fn finish_swaps(&self) -> Result<(), LogError> {
         let names = self.names()?;
-        let parsed: Vec<_> = names.iter().filter_map(|name| Some((name, FileName::parse(name)?))).collect();
-        let cleaned_from = parsed
-            .iter()
-            .filter(|(_, name)| name.suffix() == Suffix::Cleaned)
-            .filter_map(|(_, name)| name.offset())
-            .min();
-        let mut swaps = Vec::new();
-        for (file, name) in &parsed {
-            match name.suffix() {
-                Suffix::Deleted if !self.reopening => self.remove(file)?,
-                Suffix::Cleaned => self.remove(file)?,
-                Suffix::Swap if cleaned_from.is_some() && name.offset() >= cleaned_from => self.remove(file)?,
-                Suffix::Swap => swaps.push((*file, *name)),
-                _ => {}
-            }
+        let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        let with_suffix = |suffix| parsed.iter().filter(move |name| name.suffix() == suffix);
+        let cleaned_from = with_suffix(Suffix::Cleaned).filter_map(|name| name.offset()).min();
+        let (dropped, mut swaps): (Vec<_>, Vec<_>) =
+            with_suffix(Suffix::Swap).partition(|name| cleaned_from.is_some() && name.offset() >= cleaned_from);
+        if !dropped.is_empty() {
+            // As long as there is a `.cleaned`, these are known to be unfinished.
+            self.remove_all(&dropped)?;
+            self.sync_dir()?;
         }
-        if swaps.is_empty() { Ok(()) } else { self.complete_swaps(&swaps, &parsed) }
+        let is_leftover = |name: &&FileName| match name.suffix() {
+            Suffix::Deleted => !self.reopening,
+            Suffix::Cleaned => true,
+            Suffix::Tmp => name.offset().is_some(),
+            _ => false,
+        };
+        self.remove_all(&parsed.iter().filter(is_leftover).collect::<Vec<_>>())?;
+        swaps.sort_by_key(|name| (name.offset(), name.kind()));
+        if !swaps.is_empty() {
+            self.complete_swaps(&swaps, &parsed)?;
+        }
+        let marks: Vec<_> = with_suffix(Suffix::None).filter(|name| name.kind() == FileKind::Replaced).collect();
+        self.remove_all(&marks)
     }
 
-    fn complete_swaps(&self, swaps: &[(&String, FileName)], all: &[(&String, FileName)]) -> Result<(), LogError> {
-        for (file, swap) in swaps.iter().filter(|(_, name)| name.kind() == FileKind::Log) {
-            let Some(base) = swap.offset() else { continue };
-            let end = self.swap_end(file, base)?;
-            let replaced = all.iter().filter(|(_, name)| {
-                name.suffix() == Suffix::None && name.offset().is_some_and(|offset| offset >= base && offset < end)
-            });
-            for (old, _) in replaced {
-                self.remove(old)?;
-            }
+    /// Lets finished replacements take their places; `swaps` ascend, each `.log` before its indexes.
+    fn complete_swaps(&self, swaps: &[&FileName], all: &[FileName]) -> Result<(), LogError> {
+        self.sync_dir()?;
+        let (logs, indexes): (Vec<_>, Vec<_>) = swaps.iter().partition(|name| name.kind() == FileKind::Log);
+        self.remove_all(&self.replaced_by(&logs, all)?)?;
+        self.sync_dir()?;
+        for log in logs {
+            self.make_live(log)?;
+            self.sync_dir()?;
         }
-        for (file, name) in swaps {
-            let target = name.with_suffix(Suffix::None).to_string();
-            self.io(self.params.vfs.rename(&self.params.dir.join(file), &self.params.dir.join(target)))?;
-        }
-        self.io(self.params.vfs.sync_dir(&self.params.dir))
+        indexes.into_iter().try_for_each(|index| self.make_live(index))?;
+        self.sync_dir()
+    }
+
+    fn make_live(&self, swap: &FileName) -> Result<(), LogError> {
+        let path = |name: FileName| self.params.dir.join(name.to_string());
+        self.io(self.params.vfs.rename(&path(*swap), &path(swap.with_suffix(Suffix::None))))
+    }
+
+    /// The live files of the segments that the `.log.swap` files replace. A producer snapshot says what was before its offset:
+    /// it stays where the offset remains a segment's base.
+    fn replaced_by<'n>(&self, logs: &[&FileName], all: &'n [FileName]) -> Result<Vec<&'n FileName>, LogError> {
+        let bases: BTreeSet<_> = logs.iter().filter_map(|name| name.offset()).collect();
+        let (Some(first), Some(last)) = (bases.first().copied(), bases.last().copied()) else { return Ok(Vec::new()) };
+        let live = |name: &&FileName| name.suffix() == Suffix::None && name.offset().is_some_and(|base| base >= first);
+        let mark = all.iter().filter(live).filter(|name| name.kind() == FileKind::Replaced);
+        let marked_end = mark.filter_map(|name| name.offset()).min().map_or(Offset::ZERO, Offset::next);
+        let end = self.swap_end(last)?.max(marked_end);
+        let is_replaced = |name: &&FileName| match (name.kind(), name.offset()) {
+            (FileKind::Replaced, _) | (_, None) => false,
+            (FileKind::Snapshot, Some(offset)) => offset < end && !bases.contains(&offset),
+            (_, Some(offset)) => offset < end,
+        };
+        Ok(all.iter().filter(live).filter(is_replaced).collect())
     }
 
     /// The offset after the last batch of a `.log.swap`.
-    fn swap_end(&self, file: &str, base: Offset) -> Result<Offset, LogError> {
-        let path = self.params.dir.join(file);
+    fn swap_end(&self, base: Offset) -> Result<Offset, LogError> {
+        let path = file_path(&self.params.dir, FileKind::Log, base, Suffix::Swap);
         let end = Segment::end_of_file(Arc::clone(&self.params.vfs), path, base).map_err(|error| self.wrap(error))?;
         Ok(end.max(base.next()))
     }
@@ -522,6 +633,9 @@ impl<'a> Opening<'a> {
             Some(verified) if verified.base_offset == segment.base_offset() => Scan::From(verified.position),
             _ => Scan::Whole,
         };
+        if matches!(scan, Scan::Whole) {
+            self.reindex(segment)?;
+        }
         let epochs = &mut self.epochs;
         let recovered = segment.recover(scan, &mut |header| {
             if let Some(epoch) = header.leader_epoch()

@@ -3,6 +3,7 @@
 //! A failed sync is final: what the disk holds of the unsynced bytes is unknown, so the partition goes offline, and every
 //! append that waited for that sync gets the error.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{Inner, LogError, Partition, load, store};
 use crate::segment::Segment;
 use crate::types::Offset;
+use crate::vfs::OpenMode;
 
 /// Who syncs now; the others wait for the end of it.
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ pub(super) struct GroupCommit {
     ended: Condvar,
     /// Segments that were sealed and not synced since; at most what was rolled between two flushes.
     sealed: Mutex<Vec<Arc<Segment>>>,
+    /// Producer snapshots that were written and not synced since; as many.
+    snapshots: Mutex<Vec<PathBuf>>,
 }
 
 impl Partition {
@@ -92,8 +96,20 @@ impl Inner {
             Err(error) if self.holds(&active) => return Err(self.wrap(error)),
             _ => {}
         }
+        self.sync_snapshots()?;
         if !sealed.is_empty() || active.base_offset() >= from {
             self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
+        }
+        Ok(())
+    }
+
+    /// Syncs the snapshots that were taken since the last time; those that are gone again are no loss.
+    pub(super) fn sync_snapshots(&self) -> Result<(), LogError> {
+        for path in std::mem::take(&mut *self.commits.snapshots.lock()) {
+            match self.vfs.open(&path, OpenMode::Write).and_then(|file| file.sync_data()) {
+                Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -110,6 +126,11 @@ impl Inner {
     /// Hands a segment that won't grow any more to the next flush.
     pub(super) fn hand_over(&self, sealed: Arc<Segment>) {
         self.commits.sealed.lock().push(sealed);
+    }
+
+    /// Hands a producer snapshot to the next flush.
+    pub(super) fn hand_over_snapshot(&self, path: PathBuf) {
+        self.commits.snapshots.lock().push(path);
     }
 
     fn holds(&self, segment: &Arc<Segment>) -> bool {

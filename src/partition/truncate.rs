@@ -4,10 +4,13 @@
 //! (reference 10.6 to 10.8, DESIGN 6.3).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::producers::ProducerTable;
 use super::segments::SegmentList;
+use super::snapshots::Rebuilt;
 use super::{Inner, LogError, Partition, Trash, Writer, load, store};
-use crate::segment::Segment;
+use crate::segment::{DeletedSnapshot, Segment};
 use crate::types::{Offset, Timestamp};
 
 impl Partition {
@@ -110,7 +113,7 @@ impl Inner {
             return Ok(());
         }
         store(&self.log_start, offset);
-        self.recovery_point.fetch_max(offset.value(), std::sync::atomic::Ordering::AcqRel);
+        self.recovery_point.fetch_max(offset.value(), Ordering::AcqRel);
         self.epochs.lock().update(|table| table.truncate_from_start(offset)).map_err(|error| self.wrap(error))
     }
 
@@ -122,23 +125,30 @@ impl Inner {
             Some((last, sealed)) => (Arc::clone(last), sealed.to_vec()),
             None => return self.start_over(writer, offset),
         };
-        // From the end on, so that a crash in between leaves a log without a hole.
+        self.drop_snapshots_above(offset)?;
+        // From the end on, so that a crash in between leaves a log without a hole. This syncs the folder.
         self.discard(&dropped)?;
         let cut = last.find(offset).map_err(|error| self.wrap(error))?;
         let active = match cut {
             Some((position, _)) => Arc::new(last.rewrite(position).map_err(|error| self.wrap(error))?),
-            None => last,
+            None if Arc::ptr_eq(&last, self.list().active()) => last,
+            // It will grow again. Who took it for a sealed segment, to replace it, must find that it is another one now.
+            None => Arc::new(last.reopened().map_err(|error| self.wrap(error))?),
         };
         if active.size() == 0 {
             writer.segment_created = self.clock.now();
         }
         self.lower_recovery_point(offset);
-        *self.segments.write() = SegmentList::new(sealed, active);
+        let list = SegmentList::new(sealed, active);
+        self.lower_first_dirty(list.active().base_offset());
+        self.reload_producers(writer, &list, offset)?;
+        *self.segments.write() = list;
         self.set_end(offset)
     }
 
     fn start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
         let old = self.list().to_vec();
+        self.drop_snapshots_above(Offset::ZERO)?;
         self.discard(&old)?;
         let options = self.segment_options();
         let new =
@@ -149,7 +159,15 @@ impl Inner {
         store(&self.log_start, offset);
         store(&self.recovery_point, offset);
         store(&self.log_end, offset);
+        self.first_dirty.store(Offset::to_wire(None), Ordering::Release);
+        let producers = Rebuilt { table: ProducerTable::default(), end: offset, last_snapshot: None };
+        self.adopt_producers(writer, producers);
         self.epochs.lock().update(super::epochs::EpochTable::clear).map_err(|error| self.wrap(error))
+    }
+
+    /// What was compacted and is gone now must not count as compacted when it is written anew.
+    fn lower_first_dirty(&self, active_base: Offset) {
+        self.first_dirty.fetch_min(active_base.value(), Ordering::AcqRel);
     }
 
     fn set_end(&self, end: Offset) -> Result<(), LogError> {
@@ -165,7 +183,7 @@ impl Inner {
         let delay = self.settings.read().file_delete_delay_ms;
         let due = self.clock.now().saturating_add(delay);
         for segment in segments.iter().rev() {
-            let files = segment.mark_deleted().map_err(|error| self.wrap(error))?;
+            let files = segment.mark_deleted(DeletedSnapshot::Goes).map_err(|error| self.wrap(error))?;
             self.trash.lock().push(Trash { files, due });
         }
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))

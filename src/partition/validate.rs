@@ -90,8 +90,12 @@ impl Rules<'_> {
         self.expect(header.base_offset().value() == 0, "baseOffset", "0", header.base_offset().value())?;
         let span = header.last_offset().value() + 1;
         self.expect(count > 0 && count == span, "recordsCount", "lastOffsetDelta + 1", count)?;
-        let sequenced = header.producer_id().is_none() || header.base_sequence().is_some();
+        let has_id = header.producer_id().is_some();
+        let sequenced = !has_id || header.base_sequence().is_some();
         self.expect(sequenced, "baseSequence", "0 or more with a producer id", -1)?;
+        let epoch = !has_id || header.producer_epoch().is_some();
+        self.expect(epoch, "producerEpoch", "0 or more with a producer id", -1)?;
+        self.expect(has_id || !header.is_transactional(), "producerId", "0 or more in a transactional batch", -1)?;
         let log_append = header.timestamp_type() == Some(TimestampType::LogAppend);
         self.expect(!log_append, "attributes", "CreateTime", 1)?;
         let mut greatest = None;

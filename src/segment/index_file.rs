@@ -31,6 +31,8 @@ struct State {
     written: usize,
     /// Whether no other process may be writing this file: then it may be mapped and changed.
     own: bool,
+    /// Whether the segment was deleted: then its name may come to stand for another file, and this one is never touched again.
+    retired: bool,
 }
 
 #[derive(Debug)]
@@ -56,13 +58,13 @@ impl Content {
 impl IndexFile {
     /// The entries that stand in the file; a missing file has none.
     pub(crate) fn open(vfs: Arc<dyn Vfs>, path: PathBuf, entry_size: usize, own: bool) -> Self {
-        let state = State { path, content: Content::Unloaded, written: 0, own };
+        let state = State { path, content: Content::Unloaded, written: 0, own, retired: false };
         Self { vfs, entry_size, state: RwLock::new(state) }
     }
 
     /// No entries; a file of that name is overwritten with the first write.
     pub(crate) fn empty(vfs: Arc<dyn Vfs>, path: PathBuf, entry_size: usize, own: bool) -> Self {
-        let state = State { path, content: Content::Memory(Vec::new()), written: 0, own };
+        let state = State { path, content: Content::Memory(Vec::new()), written: 0, own, retired: false };
         Self { vfs, entry_size, state: RwLock::new(state) }
     }
 
@@ -134,6 +136,9 @@ impl IndexFile {
 
     fn write_pending(&self, state: &mut State) -> Result<(), SegmentError> {
         let Content::Memory(memory) = &state.content else { return Ok(()) };
+        if state.retired {
+            return Ok(());
+        }
         let pending = memory.get(state.written..).unwrap_or_default();
         // A first write replaces what an earlier life of this name left behind.
         let mode = if state.written == 0 { OpenMode::Truncate } else { OpenMode::Create };
@@ -146,6 +151,9 @@ impl IndexFile {
     pub(crate) fn sync(&self) -> Result<(), SegmentError> {
         let mut state = self.state.write();
         self.write_pending(&mut state)?;
+        if state.retired {
+            return Ok(());
+        }
         Ok(self.vfs.open(&state.path, OpenMode::Write)?.sync_data()?)
     }
 
@@ -153,10 +161,28 @@ impl IndexFile {
     pub(crate) fn seal(&self) -> Result<(), SegmentError> {
         let mut state = self.state.write();
         self.write_pending(&mut state)?;
-        if state.own {
+        if state.own && !state.retired {
             state.content = Content::Unloaded;
         }
         Ok(())
+    }
+
+    /// Gives the file its last name. The entries stay in memory, so that they are readable when the name is another file's.
+    pub(crate) fn retire(&self, to: PathBuf) -> Result<(), SegmentError> {
+        self.rename(to)?;
+        self.state.write().retired = true;
+        Ok(())
+    }
+
+    /// Removes the file and leaves its name to others. The entries stay in memory.
+    pub(crate) fn remove(&self) -> Result<(), SegmentError> {
+        self.with(|_| ())?;
+        let mut state = self.state.write();
+        state.retired = true;
+        match self.vfs.remove_file(&state.path) {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Gives the file another name; a file that was never written is left alone.

@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -35,6 +35,8 @@ pub(crate) struct LogFile {
     /// Opened by the first write or copying read, kept until [`LogFile::release`]. Mapping doesn't keep it: a log of many
     /// sealed segments may be read without holding a descriptor for each.
     file: Mutex<Option<Arc<dyn VfsFile>>>,
+    /// Whether the name may come to stand for another file: then this one stays open.
+    held: AtomicBool,
     /// The mapped prefix; grows by replacement.
     map: RwLock<Bytes>,
     /// Bytes that readers may see.
@@ -51,6 +53,7 @@ impl LogFile {
             vfs,
             path: RwLock::new(path),
             file: Mutex::new(None),
+            held: AtomicBool::new(false),
             map: RwLock::new(Bytes::new()),
             size: AtomicU64::new(size),
             mappable,
@@ -108,13 +111,17 @@ impl LogFile {
         Ok(self.file()?.sync_data()?)
     }
 
-    /// Closes the file until it is used again.
+    /// Closes the file until it is used again, unless it is [held](Self::hold).
     pub(crate) fn release(&self) {
-        *self.file.lock() = None;
+        let mut slot = self.file.lock();
+        if !self.held.load(Ordering::Acquire) {
+            *slot = None;
+        }
     }
 
-    /// Opens the file, so that it stays readable after it was renamed and removed.
+    /// Opens the file for good, so that it stays readable after it was renamed and removed.
     pub(crate) fn hold(&self) -> Result<(), SegmentError> {
+        self.held.store(true, Ordering::Release);
         if self.map.read().len() as u64 >= self.size() { Ok(()) } else { self.file().map(|_| ()) }
     }
 

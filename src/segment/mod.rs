@@ -1,16 +1,18 @@
-//! One segment: a `.log` with its sparse `.index` and `.timeindex`, all named after one base offset.
+//! One segment: a `.log` with its sparse `.index` and `.timeindex` and the `.txnindex` that some have, all named after one base offset.
 //!
 //! A segment is written by one thread at a time (whoever holds its partition's append lock) and read by any number.
 //! Readers see a batch once its bytes, and nothing else, are in place: the indexes are hints that may lag behind.
 //!
 //! What it leaves to the partition: which offsets are valid, when to roll, which segments exist.
 
+mod cleaned;
 mod error;
 mod index_file;
 mod log_file;
 mod offset_index;
 mod recover;
 mod time_index;
+mod txn_index;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,17 +20,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub(crate) use cleaned::CleanedSegment;
 pub use error::SegmentError;
 pub(crate) use log_file::LOG_SIZE_MAX;
 pub(crate) use recover::{Recovered, Scan};
 
 use crate::format::file_name::{FileKind, FileName, Suffix};
-use crate::format::{BatchHeader, FormatError, RecordBatch};
+use crate::format::{AbortedTransaction, BatchHeader, FormatError, RecordBatch};
 use crate::types::{Offset, Position, Timestamp};
 use crate::vfs::Vfs;
 use log_file::{HeaderWalk, LogFile};
 use offset_index::{OffsetIndex, relative};
 use time_index::TimeIndex;
+use txn_index::TxnIndex;
 
 /// What a segment needs to know of its topic's config.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +57,7 @@ pub struct Segment {
     log: LogFile,
     offset_index: OffsetIndex,
     time_index: TimeIndex,
+    txn_index: TxnIndex,
     growth: Mutex<Growth>,
 }
 
@@ -65,6 +70,15 @@ struct Growth {
     greatest: Option<Option<(Timestamp, Offset)>>,
     /// The first batch's greatest timestamp, likewise.
     first: Option<Option<Timestamp>>,
+}
+
+/// What becomes of the producer snapshot of a deleted segment's base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeletedSnapshot {
+    /// It is deleted too.
+    Goes,
+    /// It stays: another segment of the same base takes this one's place.
+    Stays,
 }
 
 /// The facts about a batch that a segment files it under.
@@ -85,6 +99,13 @@ pub(crate) fn file_path(dir: &Path, kind: FileKind, base: Offset, suffix: Suffix
     dir.join(FileName::numbered(kind, base).with_suffix(suffix).to_string())
 }
 
+fn remove_if_there(vfs: &dyn Vfs, path: &Path) -> Result<(), SegmentError> {
+    match vfs.remove_file(path) {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 impl Segment {
     /// Creates the `.log`; leftovers of that base must be gone.
     pub(crate) fn create(
@@ -93,12 +114,23 @@ impl Segment {
         base_offset: Offset,
         options: SegmentOptions,
     ) -> Result<Self, SegmentError> {
-        let path = file_path(dir, FileKind::Log, base_offset, Suffix::None);
+        Self::create_as(Suffix::None, vfs, dir, base_offset, options)
+    }
+
+    /// As [`Segment::create`], under names that end in `suffix`.
+    fn create_as(
+        suffix: Suffix,
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        base_offset: Offset,
+        options: SegmentOptions,
+    ) -> Result<Self, SegmentError> {
+        let path = file_path(dir, FileKind::Log, base_offset, suffix);
         let file = vfs.open(&path, crate::vfs::OpenMode::Truncate)?;
         if options.preallocate > 0 {
             file.allocate(options.preallocate)?;
         }
-        let segment = Self::over(vfs, dir, base_offset, 0, options, true);
+        let segment = Self::new_over(suffix, vfs, dir, base_offset, options);
         *segment.growth.lock() = Growth { unindexed_size: 0, greatest: Some(None), first: Some(None) };
         Ok(segment)
     }
@@ -117,27 +149,49 @@ impl Segment {
                 got: size,
             });
         }
-        Ok(Self::over(vfs, dir, base_offset, size, options, false))
+        Ok(Self::over(vfs, dir, base_offset, size, options))
     }
 
-    fn over(vfs: Arc<dyn Vfs>, dir: &Path, base: Offset, size: u64, options: SegmentOptions, new: bool) -> Self {
-        let own = !options.foreign;
+    /// Another value over the files of this sealed segment, to append to.
+    pub(crate) fn reopened(&self) -> Result<Self, SegmentError> {
+        self.detach()?;
+        Self::open(Arc::clone(&self.vfs), &self.dir, self.base_offset, self.size(), self.options)
+    }
+
+    /// The files as they stand.
+    fn over(vfs: Arc<dyn Vfs>, dir: &Path, base: Offset, size: u64, options: SegmentOptions) -> Self {
+        let foreign = options.foreign;
         let name = |kind| file_path(dir, kind, base, Suffix::None);
-        let log = LogFile::new(Arc::clone(&vfs), name(FileKind::Log), size, own, options.foreign);
-        let (offsets, times) = (name(FileKind::OffsetIndex), name(FileKind::TimeIndex));
-        let (offset_index, time_index) = if new {
-            (
-                OffsetIndex::empty(Arc::clone(&vfs), offsets, base, own),
-                TimeIndex::empty(Arc::clone(&vfs), times, base, own),
-            )
-        } else {
-            (
-                OffsetIndex::open(Arc::clone(&vfs), offsets, base, own),
-                TimeIndex::open(Arc::clone(&vfs), times, base, own),
-            )
-        };
-        let growth = Mutex::new(Growth::default());
-        Self { vfs, dir: dir.to_path_buf(), base_offset: base, options, log, offset_index, time_index, growth }
+        let shared = || Arc::clone(&vfs);
+        Self {
+            log: LogFile::new(shared(), name(FileKind::Log), size, !foreign, foreign),
+            offset_index: OffsetIndex::open(shared(), name(FileKind::OffsetIndex), base, !foreign),
+            time_index: TimeIndex::open(shared(), name(FileKind::TimeIndex), base, !foreign),
+            txn_index: TxnIndex::open(shared(), name(FileKind::TxnIndex), base, foreign),
+            dir: dir.to_path_buf(),
+            base_offset: base,
+            options,
+            growth: Mutex::new(Growth::default()),
+            vfs,
+        }
+    }
+
+    /// No batches and no entries, whatever stands in the files.
+    fn new_over(suffix: Suffix, vfs: Arc<dyn Vfs>, dir: &Path, base: Offset, options: SegmentOptions) -> Self {
+        let foreign = options.foreign;
+        let name = |kind| file_path(dir, kind, base, suffix);
+        let shared = || Arc::clone(&vfs);
+        Self {
+            log: LogFile::new(shared(), name(FileKind::Log), 0, !foreign, foreign),
+            offset_index: OffsetIndex::empty(shared(), name(FileKind::OffsetIndex), base, !foreign),
+            time_index: TimeIndex::empty(shared(), name(FileKind::TimeIndex), base, !foreign),
+            txn_index: TxnIndex::empty(shared(), name(FileKind::TxnIndex), base, foreign),
+            dir: dir.to_path_buf(),
+            base_offset: base,
+            options,
+            growth: Mutex::new(Growth::default()),
+            vfs,
+        }
     }
 
     /// The offset that its files are named after; no record in it has a smaller one.
@@ -243,15 +297,16 @@ impl Segment {
 
     /// Writes one encoded batch behind the published ones. Nobody sees it before [`Segment::publish`]; see also [`Segment::cut_back`].
     pub(crate) fn write(&self, batch: &[u8], last_offset: Offset) -> Result<(), SegmentError> {
-        if !self.has_room_for(last_offset) {
-            return Err(SegmentError::OffsetOverflow {
-                file: self.log.path(),
-                base_offset: self.base_offset,
-                last_offset,
-            });
-        }
+        self.check_room(last_offset)?;
         self.greatest()?;
         self.log.write(batch)
+    }
+
+    fn check_room(&self, last_offset: Offset) -> Result<(), SegmentError> {
+        if self.has_room_for(last_offset) {
+            return Ok(());
+        }
+        Err(SegmentError::OffsetOverflow { file: self.log.path(), base_offset: self.base_offset, last_offset })
     }
 
     /// Makes a written batch visible and files it in the indexes.
@@ -299,6 +354,20 @@ impl Segment {
             }
         }
         Ok(None)
+    }
+
+    /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log.
+    pub(crate) fn headers_from(
+        &self,
+        offset: Offset,
+    ) -> Result<impl Iterator<Item = Result<(Position, BatchHeader), SegmentError>> + '_, SegmentError> {
+        let mut walk = self.walk_from(offset)?;
+        Ok(std::iter::from_fn(move || walk.next_header().transpose()))
+    }
+
+    /// The whole batch at `position`, checksum verified; `None` where the log ends.
+    pub(crate) fn batch_at(&self, position: Position) -> Result<Option<RecordBatch>, SegmentError> {
+        self.log.batch_at(position)
     }
 
     fn check_offsets(&self, position: Position, header: &BatchHeader) -> Result<(), SegmentError> {
@@ -408,6 +477,27 @@ impl Segment {
         Ok(end)
     }
 
+    /// The aborted transactions whose abort marker lies in this segment, in the order of their markers.
+    pub(crate) fn aborted(&self) -> Result<Arc<Vec<AbortedTransaction>>, SegmentError> {
+        self.txn_index.entries(self.size())
+    }
+
+    /// Adds an aborted transaction; its marker must lie behind the last one's. Durable with [`Segment::sync_all`].
+    pub(crate) fn add_aborted(&self, entry: AbortedTransaction) -> Result<(), SegmentError> {
+        self.txn_index.append(entry, self.size())
+    }
+
+    /// Drops the first aborted transaction whose marker is at or above `offset` and all behind it. An `offset` at or below the
+    /// base clears a damaged file too.
+    pub(crate) fn truncate_aborted(&self, offset: Offset) -> Result<(), SegmentError> {
+        self.txn_index.truncate(offset, self.size())
+    }
+
+    /// Whether the `.txnindex` can be read and is in order; a missing one is.
+    pub(crate) fn has_sane_txn_index(&self) -> bool {
+        self.txn_index.is_sane(self.size())
+    }
+
     /// Opens the `.log`, so that this value stays readable whatever happens to the file's name.
     pub(crate) fn hold(&self) -> Result<(), SegmentError> {
         self.log.hold()
@@ -435,7 +525,8 @@ impl Segment {
     pub(crate) fn sync_all(&self) -> Result<(), SegmentError> {
         self.log.sync()?;
         self.offset_index.file().sync()?;
-        self.time_index.file().sync()
+        self.time_index.file().sync()?;
+        self.txn_index.sync()
     }
 
     /// Writes the index entries that are still only in memory.
@@ -449,24 +540,58 @@ impl Segment {
         self.log.release();
     }
 
-    /// Renames every file of this base to `.deleted`, the `.log` last; whoever holds the segment can go on reading it.
-    /// Returns the new names.
-    pub(crate) fn mark_deleted(&self) -> Result<Vec<PathBuf>, SegmentError> {
+    /// Opens or loads all that reading this segment needs, whatever then happens to the files' names.
+    pub(crate) fn detach(&self) -> Result<(), SegmentError> {
+        self.log.hold()?;
+        self.offset_index.count()?;
+        self.time_index.count()?;
+        match self.aborted() {
+            Ok(_) | Err(SegmentError::Format { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renames its files to `.deleted`, the `.log` last, with the producer snapshot of its base if `snapshot` says so; whoever
+    /// holds the segment can go on reading it. Returns the new names.
+    pub(crate) fn mark_deleted(&self, snapshot: DeletedSnapshot) -> Result<Vec<PathBuf>, SegmentError> {
         self.log.hold()?;
         let name = |kind| file_path(&self.dir, kind, self.base_offset, Suffix::Deleted);
-        self.offset_index.file().rename(name(FileKind::OffsetIndex))?;
-        self.time_index.file().rename(name(FileKind::TimeIndex))?;
-        let mut renamed = vec![name(FileKind::OffsetIndex), name(FileKind::TimeIndex)];
-        for kind in [FileKind::TxnIndex, FileKind::Snapshot] {
-            let from = file_path(&self.dir, kind, self.base_offset, Suffix::None);
-            if self.vfs.metadata(&from)?.is_some() {
-                self.vfs.rename(&from, &name(kind))?;
-                renamed.push(name(kind));
-            }
+        self.offset_index.file().retire(name(FileKind::OffsetIndex))?;
+        self.time_index.file().retire(name(FileKind::TimeIndex))?;
+        self.txn_index.rename(name(FileKind::TxnIndex), self.size())?;
+        let mut renamed = [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex].map(name).to_vec();
+        let live_snapshot = file_path(&self.dir, FileKind::Snapshot, self.base_offset, Suffix::None);
+        if snapshot == DeletedSnapshot::Goes && self.vfs.metadata(&live_snapshot)?.is_some() {
+            self.vfs.rename(&live_snapshot, &name(FileKind::Snapshot))?;
+            renamed.push(name(FileKind::Snapshot));
         }
         self.log.rename(name(FileKind::Log))?;
         renamed.push(name(FileKind::Log));
         Ok(renamed)
+    }
+
+    /// Gives the `.log` the name of its base with `suffix`. Reading goes on meanwhile.
+    pub(crate) fn rename_log(&self, suffix: Suffix) -> Result<(), SegmentError> {
+        self.log.rename(file_path(&self.dir, FileKind::Log, self.base_offset, suffix))
+    }
+
+    /// Gives the indexes, those that exist, the names of their base with `suffix`. Reading goes on meanwhile.
+    pub(crate) fn rename_indexes(&self, suffix: Suffix) -> Result<(), SegmentError> {
+        let name = |kind| file_path(&self.dir, kind, self.base_offset, suffix);
+        self.offset_index.file().rename(name(FileKind::OffsetIndex))?;
+        self.time_index.file().rename(name(FileKind::TimeIndex))?;
+        self.txn_index.rename(name(FileKind::TxnIndex), self.size())
+    }
+
+    /// Where its files stand, or would if they existed.
+    fn paths(&self) -> Vec<PathBuf> {
+        let indexes = [self.offset_index.file().path(), self.time_index.file().path(), self.txn_index.path()];
+        indexes.into_iter().chain([self.log.path()]).collect()
+    }
+
+    /// Removes all its files at once: a replacement that isn't wanted.
+    pub(crate) fn remove(&self) -> Result<(), SegmentError> {
+        self.paths().iter().try_for_each(|path| remove_if_there(&*self.vfs, path))
     }
 
     /// The error of a batch that can't be read here.

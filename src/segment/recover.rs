@@ -130,23 +130,20 @@ impl Segment {
     /// A new segment in this one's place that holds its first `size` bytes, which must end between two batches. Those who read the
     /// old one go on undisturbed. The copy is durable when this returns.
     pub(crate) fn rewrite(&self, size: Position) -> Result<Self, SegmentError> {
-        self.log.hold()?;
+        self.detach()?;
         let source = self.log.file()?;
-        let copy_path = file_path(&self.dir, FileKind::Log, self.base_offset, Suffix::Cleaned);
+        let copy_path = file_path(&self.dir, FileKind::Log, self.base_offset, Suffix::Tmp);
         let target = self.vfs.open(&copy_path, OpenMode::Truncate)?;
         copy(&*source, 0, size.value(), &*target)?;
         target.sync_data()?;
-        for index in [self.offset_index.file(), self.time_index.file()] {
-            match self.vfs.remove_file(&index.path()) {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
-            }
-        }
+        self.offset_index.file().remove()?;
+        self.time_index.file().remove()?;
         self.vfs.rename(&copy_path, &file_path(&self.dir, FileKind::Log, self.base_offset, Suffix::None))?;
         self.vfs.sync_dir(&self.dir)?;
         let vfs = Arc::clone(&self.vfs);
-        let segment = Self::over(vfs, &self.dir, self.base_offset, size.value(), self.options, false);
-        segment.recover(Scan::Whole, &mut |_| {})?;
+        let segment = Self::over(vfs, &self.dir, self.base_offset, size.value(), self.options);
+        let recovered = segment.recover(Scan::Whole, &mut |_| {})?;
+        segment.truncate_aborted(recovered.next_offset)?;
         segment.growth.lock().unindexed_size = 0;
         Ok(segment)
     }

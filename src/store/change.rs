@@ -141,6 +141,7 @@ impl Shared {
             create: true,
             log_start_offset: None,
             recovery_point: None,
+            first_dirty_offset: None,
             verified: None,
         };
         let jobs: Vec<Job> = partitions.map(job).collect();

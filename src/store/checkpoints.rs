@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | `recovery-point-offset-checkpoint` | every partition | everything below survives a power loss | all is verified after a crash |
 //! | `log-start-offset-checkpoint` | partitions whose log start lies above their first segment's base | the log start offset | logs start at their first segment |
+//! | `cleaner-offset-checkpoint` | partitions that were compacted | up to where | compaction starts at the log start |
 //! | `replication-offset-checkpoint` | every partition | the high watermark | never read: it is the log end until a partition is replicated |
 //! | `stratalog-verified` | every partition that is online | see `format/verified_points.rs` | recovery goes by the recovery points |
 //!
@@ -26,6 +27,7 @@ use crate::vfs::{IoError, Vfs, read_whole, replace_whole};
 pub(super) struct Checkpointed {
     pub recovery_points: BTreeMap<TopicPartition, Offset>,
     pub log_start_offsets: BTreeMap<TopicPartition, Offset>,
+    pub first_dirty_offsets: BTreeMap<TopicPartition, Offset>,
     pub verified: BTreeMap<TopicPartition, VerifiedPoint>,
 }
 
@@ -45,6 +47,7 @@ impl Checkpointed {
         Ok(Self {
             recovery_points: load_offsets(vfs, root, layout::RECOVERY_POINTS, skipped)?,
             log_start_offsets: load_offsets(vfs, root, layout::LOG_START_OFFSETS, skipped)?,
+            first_dirty_offsets: load_offsets(vfs, root, layout::CLEANER_OFFSETS, skipped)?,
             verified,
         })
     }
@@ -123,7 +126,7 @@ impl Checkpoints {
     }
 }
 
-/// Kafka's three files.
+/// Kafka's files.
 fn offsets(partitions: &[Partition]) -> Vec<(&'static str, Vec<u8>)> {
     let all = || partitions.iter();
     let raised = all().filter(|partition| partition.log_start_offset() > partition.first_base_offset());
@@ -131,15 +134,23 @@ fn offsets(partitions: &[Partition]) -> Vec<(&'static str, Vec<u8>)> {
         (layout::RECOVERY_POINTS, encode(all(), Partition::recovery_point)),
         (layout::LOG_START_OFFSETS, encode(raised, Partition::log_start_offset)),
         (layout::HIGH_WATERMARKS, encode(all(), Partition::high_watermark)),
+        (layout::CLEANER_OFFSETS, encode_some(all(), Partition::first_dirty_offset)),
     ]
 }
 
 fn encode<'a>(partitions: impl Iterator<Item = &'a Partition>, offset: impl Fn(&Partition) -> Offset) -> Vec<u8> {
+    encode_some(partitions, |partition| Some(offset(partition)))
+}
+
+fn encode_some<'a>(
+    partitions: impl Iterator<Item = &'a Partition>,
+    offset: impl Fn(&Partition) -> Option<Offset>,
+) -> Vec<u8> {
     let entry = |partition: &Partition| {
         let id = partition.id();
-        (id.topic.as_str().to_owned(), id.partition.value(), offset(partition))
+        Some((id.topic.as_str().to_owned(), id.partition.value(), offset(partition)?))
     };
-    OffsetCheckpoint { entries: partitions.map(entry).collect() }.encode()
+    OffsetCheckpoint { entries: partitions.filter_map(entry).collect() }.encode()
 }
 
 /// Our file, where the machine tells its boots apart.

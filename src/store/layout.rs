@@ -32,7 +32,7 @@ pub(super) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
 /// Kafka's file of high watermarks.
 pub(super) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 /// Kafka's file of first uncleaned offsets.
-const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
+pub(super) const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 /// Kafka's mark of an orderly stop.
 pub(super) const CLEAN_MARK: &str = ".kafka_cleanshutdown";
 /// Our list of topics.

@@ -228,6 +228,7 @@ impl Opening {
             root: self.root.clone(),
             clean,
             read_only: self.options.read_only,
+            producer_expiration_ms: self.settings.producer_id_expiration_ms,
         }
     }
 
@@ -274,6 +275,7 @@ impl Opening {
                 create: !present.contains(&partition),
                 log_start_offset: checkpointed.log_start_offsets.get(&partition).copied(),
                 recovery_point: checkpointed.recovery_points.get(&partition).copied(),
+                first_dirty_offset: checkpointed.first_dirty_offsets.get(&partition).copied(),
                 verified: checkpointed.verified.get(&partition).copied(),
                 id: partition,
             }

@@ -25,6 +25,8 @@ pub(super) struct Opener {
     /// Whether nothing needs to be verified.
     pub clean: bool,
     pub read_only: bool,
+    /// `producer.id.expiration.ms`.
+    pub producer_expiration_ms: u64,
 }
 
 /// One partition to open.
@@ -38,6 +40,7 @@ pub(super) struct Job {
     pub create: bool,
     pub log_start_offset: Option<Offset>,
     pub recovery_point: Option<Offset>,
+    pub first_dirty_offset: Option<Offset>,
     pub verified: Option<VerifiedPoint>,
 }
 
@@ -84,6 +87,8 @@ impl Opener {
             clean: self.clean,
             verified: job.verified,
             read_only,
+            first_dirty_offset: job.first_dirty_offset,
+            producer_expiration_ms: self.producer_expiration_ms,
         };
         let (partition, recovery) = Partition::open(params)?;
         Ok(Opened { partition, recovery, topic_id, damage })

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{DirEntry, OpenMode, Vfs, VfsFile};
+use crate::types::Timestamp;
 
 fn create(vfs: &dyn Vfs, path: &Path, content: &[u8]) -> Arc<dyn VfsFile> {
     let file = vfs.open(path, OpenMode::Create).unwrap();
@@ -129,6 +130,22 @@ pub(super) fn metadata_tells_size_time_and_kind_and_none_for_what_is_missing(vfs
     assert_eq!(vfs.metadata(&root.join("b/c")).unwrap(), None);
 }
 
+pub(super) fn a_set_time_is_told_until_the_next_write(vfs: &dyn Vfs, root: &Path) {
+    let path = root.join("a");
+    let file = create(vfs, &path, b"abc");
+    let modified = || vfs.metadata(&path).unwrap().unwrap().modified;
+    for millis in [0, 1_234_567_890_123] {
+        let time = Timestamp::from_millis(millis);
+        file.set_modified(time.unwrap()).unwrap();
+        assert_eq!(modified(), time);
+    }
+    file.sync_data().unwrap();
+    assert_eq!(modified(), Timestamp::from_millis(1_234_567_890_123));
+    assert_eq!(content(vfs, &path), b"abc");
+    file.write_at(b"d", 3).unwrap();
+    assert!(modified().unwrap().millis() > 1_500_000_000_000);
+}
+
 pub(super) fn sizes_are_cut_extended_and_allocated_with_zeros(vfs: &dyn Vfs, root: &Path) {
     let file = create(vfs, &root.join("a"), b"abcdef");
     file.set_size(2).unwrap();
@@ -195,6 +212,7 @@ macro_rules! suite {
             a_folder_lists_its_entries_sorted
             removed_names_are_gone_and_wrong_kinds_are_refused
             metadata_tells_size_time_and_kind_and_none_for_what_is_missing
+            a_set_time_is_told_until_the_next_write
             sizes_are_cut_extended_and_allocated_with_zeros
             a_map_stays_as_it_was_after_growth_rename_and_removal
             a_lock_excludes_until_it_is_dropped

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
@@ -155,6 +155,11 @@ pub(super) fn to_timestamp(time: SystemTime) -> Option<Timestamp> {
     Timestamp::from_millis(i64::try_from(since.as_millis()).ok()?)
 }
 
+/// `None` for a time that the operating system can't express.
+pub(super) fn from_timestamp(time: Timestamp) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(time.millis()).ok()?))
+}
+
 /// Opens the lock file, made when missing, and locks it without waiting.
 fn take_lock(path: &Path, lock: impl FnOnce(&File) -> rustix::io::Result<()>) -> Result<File, IoError> {
     let file = OpenOptions::new()
@@ -231,6 +236,11 @@ impl VfsFile for DiskFile {
 
     fn allocate(&self, size: u64) -> Result<(), IoError> {
         reserve(&self.file, size).map_err(self.refused("allocate"))
+    }
+
+    fn set_modified(&self, modified: Timestamp) -> Result<(), IoError> {
+        let time = from_timestamp(modified).ok_or_else(|| io::ErrorKind::InvalidInput.into());
+        time.and_then(|time| self.file.set_modified(time)).map_err(self.refused("set the time of"))
     }
 
     fn sync_data(&self) -> Result<(), IoError> {

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::memory::MemoryFile;
 use super::random::Random;
 use super::{DirEntry, DirLock, IoError, MemoryVfs, Metadata, OpenMode, Vfs, VfsFile};
+use crate::types::Timestamp;
 
 /// What a fault can strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +49,8 @@ pub enum Operation {
     SetSize,
     /// [`VfsFile::allocate`].
     Allocate,
+    /// [`VfsFile::set_modified`].
+    SetModified,
     /// [`VfsFile::sync_data`].
     Sync,
     /// [`VfsFile::map`].
@@ -69,6 +72,7 @@ impl Operation {
             Self::Write => "write",
             Self::SetSize => "set the size of",
             Self::Allocate => "allocate",
+            Self::SetModified => "set the time of",
             Self::Sync => "sync",
             Self::Map => "map",
         }
@@ -414,6 +418,10 @@ impl VfsFile for FaultyFile {
 
     fn allocate(&self, size: u64) -> Result<(), IoError> {
         self.script.run(self.call(Operation::Allocate, true), || self.inner.allocate(size))
+    }
+
+    fn set_modified(&self, modified: Timestamp) -> Result<(), IoError> {
+        self.script.run(self.call(Operation::SetModified, true), || self.inner.set_modified(modified))
     }
 
     fn sync_data(&self) -> Result<(), IoError> {

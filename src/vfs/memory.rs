@@ -20,8 +20,9 @@ use parking_lot::Mutex;
 use self::inode::Inode;
 use self::survival::Survival;
 use self::tree::{FolderId, Node, Tree};
-use super::disk::{KAFKA_LOCK_NAME, OWN_LOCK_NAME, to_timestamp};
+use super::disk::{KAFKA_LOCK_NAME, OWN_LOCK_NAME, from_timestamp, to_timestamp};
 use super::{DirEntry, DirLock, IoError, Metadata, OpenMode, Vfs, VfsFile};
+use crate::types::Timestamp;
 
 /// An in-memory file system. Clones share its content; relative paths begin at its root, which is there from the start.
 ///
@@ -258,6 +259,13 @@ impl VfsFile for MemoryFile {
 
     fn allocate(&self, size: u64) -> Result<(), IoError> {
         self.change("allocate", |inode| inode.grow_to(size))
+    }
+
+    fn set_modified(&self, modified: Timestamp) -> Result<(), IoError> {
+        self.change("set the time of", |inode| {
+            inode.set_modified(from_timestamp(modified).ok_or(io::ErrorKind::InvalidInput)?);
+            Ok(())
+        })
     }
 
     fn sync_data(&self) -> Result<(), IoError> {

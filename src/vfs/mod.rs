@@ -164,6 +164,15 @@ pub trait VfsFile: fmt::Debug + Send + Sync {
     /// As the operating system says.
     fn allocate(&self, size: u64) -> Result<(), IoError>;
 
+    /// Sets when the file was last written, as [`Vfs::metadata`] tells it, until the next write.
+    ///
+    /// # Durability
+    /// None is promised: after a power loss the file may have another time.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn set_modified(&self, modified: Timestamp) -> Result<(), IoError>;
+
     /// Makes durable every byte written so far and the file's length.
     ///
     /// # Errors

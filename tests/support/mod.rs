@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
+use stratalog::format::{ProducerStamp, TransactionMarker, TransactionResult};
+use stratalog::types::{ProducerEpoch, ProducerId, Sequence};
 use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
 use stratalog::{
-    LogError, LogStore, ManualClock, Offset, Partition, Record, StoreOptions, Timestamp, TopicConfig, TopicPartition,
+    Isolation, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreOptions, Timestamp, TopicConfig,
+    TopicPartition,
 };
 
 /// When every test begins, in milliseconds.
@@ -110,4 +113,49 @@ pub fn bases(partition: &Partition) -> Vec<i64> {
 pub fn names_partition(error: &LogError) -> bool {
     let id: &TopicPartition = error.partition();
     id.to_string() == "t-0"
+}
+
+/// The stamp of a producer's batch that begins with `base_sequence`.
+pub fn stamp(id: i64, epoch: i16, base_sequence: i32) -> ProducerStamp {
+    ProducerStamp {
+        id: ProducerId::new(id).unwrap(),
+        epoch: ProducerEpoch::new(epoch).unwrap(),
+        base_sequence: Sequence::new(base_sequence).unwrap(),
+        transactional: false,
+    }
+}
+
+/// The same for a batch in a transaction.
+pub fn in_transaction(id: i64, epoch: i16, base_sequence: i32) -> ProducerStamp {
+    ProducerStamp { transactional: true, ..stamp(id, epoch, base_sequence) }
+}
+
+/// The marker that ends a producer's transaction.
+pub fn marker(result: TransactionResult, id: i64, epoch: i16) -> TransactionMarker {
+    TransactionMarker {
+        result,
+        producer_id: ProducerId::new(id).unwrap(),
+        producer_epoch: ProducerEpoch::new(epoch).unwrap(),
+        coordinator_epoch: 0,
+        timestamp: at(0),
+    }
+}
+
+/// What readers of committed records get: offset and value, in fetches of at most `max_bytes`.
+pub fn read_committed(partition: &Partition, max_bytes: usize) -> Vec<(i64, String)> {
+    let mut next = partition.log_start_offset();
+    let mut records = Vec::new();
+    loop {
+        let read = partition.read(next).max_bytes(max_bytes).isolation(Isolation::ReadCommitted);
+        let batches = read.fetch().unwrap();
+        for record in batches.records() {
+            let record = record.unwrap();
+            records.push((record.offset().value(), String::from_utf8(record.value().unwrap().to_vec()).unwrap()));
+        }
+        if batches.is_empty() {
+            return records;
+        }
+        assert!(batches.next_offset() > next, "a read that isn't empty holds a whole batch");
+        next = batches.next_offset();
+    }
 }

@@ -182,6 +182,10 @@ impl Inode {
         self.content.read().modified
     }
 
+    pub(super) fn set_modified(&self, modified: SystemTime) {
+        self.content.write().modified = modified;
+    }
+
     pub(super) fn set_size(&self, size: u64) -> io::Result<()> {
         self.content.write().resize(legal_size(size)?)
     }

@@ -1,0 +1,298 @@
+//! What the log knows of its producers, and which batches of theirs it may take (reference 6.2).
+//!
+//! Of each producer: its epoch, its last five batches, its last coordinator's epoch and its open transaction. The table is
+//! memory only. It is brought up by every batch that is in the log, at the time of the append or when the log is replayed, so
+//! it never knows more than the log; `snapshots.rs` keeps it in files. Callers hold the partition's append lock from a check
+//! until the batch has been noted.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::transactions::{Completed, OpenTransactions};
+use crate::format::{
+    BatchHeader, ControlKind, ControlRecord, ProducerEntry, ProducerSnapshot, ProducerStamp, TransactionMarker,
+    TransactionResult,
+};
+use crate::types::{ErrorKind, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
+
+/// How many batches of a producer are remembered, so that a repeated one is recognised.
+const BATCHES_KEPT: usize = 5;
+
+/// Why a producer's batch or marker is refused. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProducerError {
+    /// The producer was fenced: a newer one of its id has written here. Kafka's `INVALID_PRODUCER_EPOCH`.
+    #[error("producer {producer_id} has epoch {got}, expected {known} or more")]
+    InvalidEpoch {
+        /// The producer.
+        producer_id: ProducerId,
+        /// The batch's epoch.
+        got: ProducerEpoch,
+        /// The greatest epoch seen.
+        known: ProducerEpoch,
+    },
+    /// A batch is missing before this one, or this one overlaps with what is there. Kafka's `OUT_OF_ORDER_SEQUENCE_NUMBER`.
+    #[error("producer {producer_id} in epoch {epoch} sent sequence {got}, expected {expected}")]
+    OutOfOrderSequence {
+        /// The producer.
+        producer_id: ProducerId,
+        /// The batch's epoch.
+        epoch: ProducerEpoch,
+        /// The batch's first sequence.
+        got: Sequence,
+        /// The sequence that must come next.
+        expected: Sequence,
+    },
+    /// A batch outside a transaction while the producer has one open. Kafka's `INVALID_TXN_STATE`.
+    #[error(
+        "producer {producer_id} has a transaction open since offset {first_offset}, expected a transactional batch"
+    )]
+    TransactionOpen {
+        /// The producer.
+        producer_id: ProducerId,
+        /// Where its transaction begins.
+        first_offset: Offset,
+    },
+    /// A marker for a producer that has no transaction open. Kafka's `INVALID_TXN_STATE`.
+    #[error("producer {producer_id} has no open transaction to end")]
+    NoTransaction {
+        /// The producer.
+        producer_id: ProducerId,
+    },
+    /// A marker of a transaction coordinator that was replaced. Kafka's `TRANSACTION_COORDINATOR_FENCED`.
+    #[error("the marker for producer {producer_id} has coordinator epoch {got}, expected {known} or more")]
+    CoordinatorFenced {
+        /// The producer.
+        producer_id: ProducerId,
+        /// The marker's coordinator epoch.
+        got: i32,
+        /// The greatest one seen.
+        known: u32,
+    },
+}
+
+impl ProducerError {
+    /// What this error means for a caller.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InvalidEpoch { .. } | Self::CoordinatorFenced { .. } => ErrorKind::Fenced,
+            Self::OutOfOrderSequence { .. } => ErrorKind::OutOfOrder,
+            Self::TransactionOpen { .. } | Self::NoTransaction { .. } => ErrorKind::InvalidTransaction,
+        }
+    }
+}
+
+/// A data batch that is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BatchTrace {
+    pub first_offset: Offset,
+    pub last_offset: Offset,
+    pub timestamp: Option<Timestamp>,
+    first_sequence: Option<Sequence>,
+    last_sequence: Option<Sequence>,
+}
+
+/// One producer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Producer {
+    epoch: ProducerEpoch,
+    batches: VecDeque<BatchTrace>,
+    timestamp: Option<Timestamp>,
+    coordinator_epoch: Option<u32>,
+    transaction: Option<Offset>,
+}
+
+/// The producers of one partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ProducerTable {
+    producers: HashMap<ProducerId, Producer>,
+    open: OpenTransactions,
+}
+
+impl ProducerTable {
+    /// The table that a snapshot describes.
+    pub(super) fn load(snapshot: &ProducerSnapshot) -> Self {
+        let mut table = Self::default();
+        for entry in &snapshot.entries {
+            if let Some(first) = entry.current_transaction_first_offset {
+                table.open.begin(first, entry.producer_id);
+            }
+            table.producers.insert(entry.producer_id, Producer::from(entry));
+        }
+        table
+    }
+
+    /// The table as a snapshot, by ascending producer ids as Kafka writes it.
+    pub(super) fn snapshot(&self) -> ProducerSnapshot {
+        let mut entries: Vec<_> = self.producers.iter().map(|(id, producer)| producer.entry(*id)).collect();
+        entries.sort_unstable_by_key(|entry| entry.producer_id);
+        ProducerSnapshot { entries }
+    }
+
+    pub(super) const fn open_transactions(&self) -> &OpenTransactions {
+        &self.open
+    }
+
+    /// Whether the batch's producer has a transaction open.
+    pub(super) fn has_open_transaction(&self, header: &BatchHeader) -> bool {
+        let producer = header.producer_id().and_then(|id| self.producers.get(&id));
+        producer.is_some_and(|producer| producer.transaction.is_some())
+    }
+
+    /// Whether the log may take the `count` records of a batch; `Some` for one that it has taken already.
+    pub(super) fn check(&self, stamp: &ProducerStamp, count: u32) -> Result<Option<BatchTrace>, ProducerError> {
+        let Some(producer) = self.producers.get(&stamp.id) else { return Ok(None) };
+        let last_sequence = stamp.base_sequence.wrapping_add(count.saturating_sub(1));
+        if let Some(known) = producer.duplicate(stamp, last_sequence) {
+            return Ok(Some(*known));
+        }
+        producer.check_epoch(stamp.id, stamp.epoch)?;
+        let expected = producer.next_sequence(stamp.epoch);
+        if stamp.base_sequence != expected {
+            let (producer_id, epoch, got) = (stamp.id, stamp.epoch, stamp.base_sequence);
+            return Err(ProducerError::OutOfOrderSequence { producer_id, epoch, got, expected });
+        }
+        match producer.transaction {
+            Some(first_offset) if !stamp.transactional => {
+                Err(ProducerError::TransactionOpen { producer_id: stamp.id, first_offset })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the log may take a marker.
+    pub(super) fn check_marker(&self, marker: &TransactionMarker) -> Result<(), ProducerError> {
+        let producer_id = marker.producer_id;
+        let Some(producer) = self.producers.get(&producer_id) else {
+            return Err(ProducerError::NoTransaction { producer_id });
+        };
+        producer.check_epoch(producer_id, marker.producer_epoch)?;
+        if let Some(known) = producer.coordinator_epoch
+            && i64::from(marker.coordinator_epoch) < i64::from(known)
+        {
+            let got = marker.coordinator_epoch;
+            return Err(ProducerError::CoordinatorFenced { producer_id, got, known });
+        }
+        producer.transaction.map(|_| ()).ok_or(ProducerError::NoTransaction { producer_id })
+    }
+
+    /// Notes a data batch that is in the log now.
+    pub(super) fn note_data(&mut self, header: &BatchHeader) {
+        let (Some(id), Some(epoch)) = (header.producer_id(), header.producer_epoch()) else { return };
+        let producer = self.producers.entry(id).or_insert_with(|| Producer::new(epoch));
+        producer.enter(epoch);
+        producer.timestamp = header.max_timestamp();
+        if producer.batches.len() == BATCHES_KEPT {
+            producer.batches.pop_front();
+        }
+        producer.batches.push_back(BatchTrace {
+            first_offset: header.base_offset(),
+            last_offset: header.last_offset(),
+            timestamp: header.max_timestamp(),
+            first_sequence: header.base_sequence(),
+            last_sequence: header.last_sequence(),
+        });
+        if header.is_transactional() && producer.transaction.is_none() {
+            producer.transaction = Some(header.base_offset());
+            self.open.begin(header.base_offset(), id);
+        }
+    }
+
+    /// Notes a marker that is in the log now; returns the transaction that it ended, if one was open.
+    pub(super) fn note_marker(&mut self, header: &BatchHeader, record: &ControlRecord) -> Option<Completed> {
+        let result = match record.kind() {
+            ControlKind::Abort => TransactionResult::Abort,
+            ControlKind::Commit => TransactionResult::Commit,
+            _ => return None,
+        };
+        let (id, epoch) = (header.producer_id()?, header.producer_epoch()?);
+        let producer = self.producers.entry(id).or_insert_with(|| Producer::new(epoch));
+        producer.enter(epoch);
+        producer.timestamp = header.max_timestamp();
+        producer.coordinator_epoch = record.coordinator_epoch().and_then(|epoch| u32::try_from(epoch).ok());
+        let first_offset = producer.transaction.take()?;
+        Some(self.open.end(id, first_offset, header.last_offset(), result))
+    }
+
+    /// Forgets producers without an open transaction that last wrote `expiration_ms` or longer ago; returns how many.
+    pub(super) fn expire(&mut self, now: Timestamp, expiration_ms: u64) -> usize {
+        let before = self.producers.len();
+        self.producers.retain(|_, producer| {
+            let idle = producer.timestamp.map_or(i64::MAX, |last| now.millis_since(last));
+            producer.transaction.is_some() || u64::try_from(idle).unwrap_or(0) < expiration_ms
+        });
+        before - self.producers.len()
+    }
+}
+
+impl Producer {
+    fn new(epoch: ProducerEpoch) -> Self {
+        Self { epoch, batches: VecDeque::new(), timestamp: None, coordinator_epoch: None, transaction: None }
+    }
+
+    /// A new epoch knows nothing of the batches before it.
+    fn enter(&mut self, epoch: ProducerEpoch) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
+
+    fn check_epoch(&self, producer_id: ProducerId, got: ProducerEpoch) -> Result<(), ProducerError> {
+        if got >= self.epoch {
+            return Ok(());
+        }
+        Err(ProducerError::InvalidEpoch { producer_id, got, known: self.epoch })
+    }
+
+    fn duplicate(&self, stamp: &ProducerStamp, last_sequence: Sequence) -> Option<&BatchTrace> {
+        let same = |batch: &&BatchTrace| {
+            batch.first_sequence == Some(stamp.base_sequence) && batch.last_sequence == Some(last_sequence)
+        };
+        self.batches.iter().find(same).filter(|_| self.epoch == stamp.epoch)
+    }
+
+    /// The sequence that the next batch of `epoch` must begin with.
+    fn next_sequence(&self, epoch: ProducerEpoch) -> Sequence {
+        let last = self.batches.back().filter(|_| self.epoch == epoch).and_then(|batch| batch.last_sequence);
+        last.map_or(Sequence::ZERO, |last| last.wrapping_add(1))
+    }
+
+    fn entry(&self, producer_id: ProducerId) -> ProducerEntry {
+        let last = self.batches.back();
+        ProducerEntry {
+            producer_id,
+            producer_epoch: self.epoch,
+            last_sequence: last.and_then(|batch| batch.last_sequence),
+            last_offset: last.map(|batch| batch.last_offset),
+            offset_delta: last
+                .map_or(0, |batch| u32::try_from(batch.last_offset.since(batch.first_offset)).unwrap_or(u32::MAX)),
+            timestamp: self.timestamp,
+            coordinator_epoch: self.coordinator_epoch,
+            current_transaction_first_offset: self.transaction,
+        }
+    }
+}
+
+impl From<&ProducerEntry> for Producer {
+    fn from(entry: &ProducerEntry) -> Self {
+        let trace = |last_offset: Offset| BatchTrace {
+            first_offset: Offset::new(last_offset.value() - i64::from(entry.offset_delta)).unwrap_or(Offset::ZERO),
+            last_offset,
+            timestamp: entry.timestamp,
+            first_sequence: entry.last_sequence.map(|last| last.wrapping_sub(entry.offset_delta)),
+            last_sequence: entry.last_sequence,
+        };
+        Self {
+            epoch: entry.producer_epoch,
+            batches: entry.last_offset.map(trace).into_iter().collect(),
+            timestamp: entry.timestamp,
+            coordinator_epoch: entry.coordinator_epoch,
+            transaction: entry.current_transaction_first_offset,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

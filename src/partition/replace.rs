@@ -1,0 +1,152 @@
+//! The swap of a run of sealed segments for others that say the same, as compaction makes them: all or nothing, whenever the
+//! machine ends (reference 10.3).
+//!
+//! On disk the steps are: a mark that says which segments go, `.cleaned` to `.swap` from the last replacement to the first,
+//! the old files to `.deleted`, `.swap` to the final name from the first to the last, the mark removed. Once the first
+//! replacement is a `.swap` and no `.cleaned` is left, the replacements win; before that the originals do. The folder is synced
+//! between steps that must not overtake each other. Opening a partition finishes or drops what a crash left (`recover.rs`).
+//!
+//! The mark is needed because the replacements may end long before the last segment that they replace. Kafka ignores it.
+//!
+//! Readers keep the segments they hold. Appends wait for the renames, never for I/O on data.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::segments::SegmentList;
+use super::{Inner, LogError, Partition, Trash};
+use crate::format::file_name::{FileName, Suffix};
+use crate::segment::{DeletedSnapshot, Segment, SegmentError};
+use crate::types::Offset;
+use crate::vfs::OpenMode;
+
+/// What is to be swapped for what.
+struct Swap {
+    /// Those of the sources that are still there.
+    sources: Vec<Arc<Segment>>,
+    replacements: Vec<Arc<Segment>>,
+    list: SegmentList,
+}
+
+impl Partition {
+    /// Puts finished `replacements` in the place of `sources`, a run of sealed segments. Sources that retention removed
+    /// meanwhile are not missed. Where the log has changed in another way, nothing is done, the replacements' files are
+    /// removed, and the answer is `false`.
+    ///
+    /// # Durability
+    /// The replacements' content must be durable; on return their names are too.
+    ///
+    /// # Errors
+    /// [`LogError::Segment`] when the disk fails. Once the first file has another name the partition is offline then, and reopening
+    /// it brings back either the sources or the replacements. [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
+    pub(crate) fn replace(&self, sources: &[Arc<Segment>], replacements: Vec<Segment>) -> Result<bool, LogError> {
+        let _writer = self.inner.writer.lock();
+        let mut replacements: Vec<_> = replacements.into_iter().map(Arc::new).collect();
+        let prepared = self.inner.prepare_swap(sources, &mut replacements);
+        let Ok(Some(swap)) = prepared else {
+            self.inner.remove_files(&replacements)?;
+            return prepared.map(|_| false);
+        };
+        self.inner.swap(&swap).inspect_err(|error| self.inner.go_offline(error))?;
+        Ok(true)
+    }
+}
+
+impl Inner {
+    /// What can still fail without harm; takes out of `replacements` what ends up in the swap. `None` when the log has changed.
+    fn prepare_swap(
+        &self,
+        sources: &[Arc<Segment>],
+        replacements: &mut Vec<Arc<Segment>>,
+    ) -> Result<Option<Swap>, LogError> {
+        self.check_writable()?;
+        let list = self.list();
+        let Some((start, end)) = run_of(list.sealed(), sources) else { return Ok(None) };
+        let Some((before, rest)) = list.sealed().split_at_checked(start) else { return Ok(None) };
+        let Some((found, after)) = rest.split_at_checked(end - start) else { return Ok(None) };
+        if let (true, Some(first)) = (found.len() < sources.len(), found.first()) {
+            // Retention removed the records of those replacements that end before what is left begins.
+            let gone = replacements.iter().skip(1).take_while(|next| next.base_offset() <= first.base_offset()).count();
+            let doomed: Vec<_> = replacements.drain(..gone).collect();
+            self.remove_files(&doomed)?;
+        }
+        let sealed: Vec<_> = before.iter().chain(&*replacements).chain(after).cloned().collect();
+        let new = SegmentList::new(sealed, Arc::clone(list.active()));
+        if replacements.is_empty() || !new.iter().is_sorted_by(|left, right| left.base_offset() < right.base_offset()) {
+            return Ok(None);
+        }
+        for source in found {
+            source.detach().map_err(|error| self.wrap(error))?;
+        }
+        Ok(Some(Swap { sources: found.to_vec(), replacements: std::mem::take(replacements), list: new }))
+    }
+
+    /// The steps of the swap, in their order.
+    fn swap(&self, swap: &Swap) -> Result<(), LogError> {
+        let mark = self.set_mark(&swap.sources)?;
+        for replacement in swap.replacements.iter().rev() {
+            self.step(replacement.rename_indexes(Suffix::Swap))?;
+            self.step(replacement.rename_log(Suffix::Swap))?;
+            self.sync_folder()?;
+        }
+        *self.segments.write() = swap.list.clone();
+        self.discard_sources(swap)?;
+        for replacement in &swap.replacements {
+            // As long as there is a `.log.swap`, live files from its base on are taken for originals: so it goes first, alone.
+            self.step(replacement.rename_log(Suffix::None))?;
+            self.sync_folder()?;
+            self.step(replacement.rename_indexes(Suffix::None))?;
+        }
+        self.sync_folder()?;
+        self.vfs.remove_file(&mark).map_err(|error| self.wrap(error))
+    }
+
+    /// Writes down in a file's name which segments go. The sync also ends the mark of an earlier swap for good.
+    fn set_mark(&self, sources: &[Arc<Segment>]) -> Result<PathBuf, LogError> {
+        let last = sources.last().map_or(Offset::ZERO, |source| source.base_offset());
+        let mark = self.dir.join(FileName::replaced(last).to_string());
+        self.vfs.open(&mark, OpenMode::Create).map_err(|error| self.wrap(error))?;
+        self.sync_folder()?;
+        Ok(mark)
+    }
+
+    fn discard_sources(&self, swap: &Swap) -> Result<(), LogError> {
+        let surviving: BTreeSet<_> = swap.replacements.iter().map(|segment| segment.base_offset()).collect();
+        let due = self.clock.now().saturating_add(self.settings.read().file_delete_delay_ms);
+        for source in swap.sources.iter().rev() {
+            let snapshot =
+                if surviving.contains(&source.base_offset()) { DeletedSnapshot::Stays } else { DeletedSnapshot::Goes };
+            let files = source.mark_deleted(snapshot).map_err(|error| self.wrap(error))?;
+            self.trash.lock().push(Trash { files, due });
+        }
+        self.sync_folder()
+    }
+
+    fn remove_files(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
+        segments.iter().try_for_each(|segment| self.step(segment.remove()))
+    }
+
+    fn step(&self, result: Result<(), SegmentError>) -> Result<(), LogError> {
+        result.map_err(|error| self.wrap(error))
+    }
+
+    fn sync_folder(&self) -> Result<(), LogError> {
+        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
+    }
+}
+
+/// Where in `sealed` the `sources` stand, or those of them that retention left.
+fn run_of(sealed: &[Arc<Segment>], sources: &[Arc<Segment>]) -> Option<(usize, usize)> {
+    let last = sources.last()?;
+    let end = sealed.iter().position(|segment| Arc::ptr_eq(segment, last))? + 1;
+    let candidates = sealed.get(..end)?.iter().rev();
+    let count =
+        candidates.zip(sources.iter().rev()).take_while(|(segment, source)| Arc::ptr_eq(segment, source)).count();
+    let start = end - count;
+    // Retention removes from the front: whatever else is missing was cut, or brought back by a reopening.
+    (count == sources.len() || start == 0).then_some((start, end))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! The table of producers in files, and how it is brought back: the newest `.snapshot` that is sound, then the log after it
+//! (reference 6.4 and 6.5).
+//!
+//! A snapshot is named after the offset that it describes the log up to. It is taken at every roll, at every checkpoint and at
+//! an orderly close. One that is lost or damaged costs a longer replay, never knowledge; so none is replaced atomically.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::producers::ProducerTable;
+use super::segments::SegmentList;
+use super::{Inner, LogError, Writer, load};
+use crate::format::file_name::{FileKind, FileName, Suffix};
+use crate::format::{BatchHeader, ControlKind, ProducerSnapshot};
+use crate::segment::{Segment, SegmentError, file_path};
+use crate::types::{Offset, Position, Timestamp};
+use crate::vfs::{IoError, OpenMode, Vfs, read_whole};
+
+/// The table of a log that was just opened or cut.
+#[derive(Debug, Clone)]
+pub(super) struct Rebuilt {
+    pub table: ProducerTable,
+    /// Every batch below this offset is in the table.
+    pub end: Offset,
+    /// The newest snapshot that stands for this log.
+    pub last_snapshot: Option<Offset>,
+}
+
+/// What the table is rebuilt from.
+pub(super) struct Rebuild<'a> {
+    pub vfs: &'a dyn Vfs,
+    pub dir: &'a Path,
+    pub list: &'a SegmentList,
+    pub log_start: Offset,
+    pub log_end: Offset,
+    /// Begin here or before, because the transaction indexes from here on are to be written anew.
+    pub from: Option<Offset>,
+    /// Whether the log was closed in order.
+    pub clean: bool,
+    pub read_only: bool,
+    pub now: Timestamp,
+    pub expiration_ms: u64,
+}
+
+/// The offsets of the snapshots among a folder's names.
+pub(super) fn offsets_of<'n>(names: impl IntoIterator<Item = &'n str>) -> BTreeSet<Offset> {
+    names
+        .into_iter()
+        .filter_map(FileName::parse)
+        .filter(|name| name.kind() == FileKind::Snapshot && name.suffix() == Suffix::None)
+        .filter_map(|name| name.offset())
+        .collect()
+}
+
+impl Rebuild<'_> {
+    /// Loads the newest sound snapshot and replays the log after it. Snapshots that don't belong to this log are removed.
+    pub(super) fn run(&self, snapshots: &BTreeSet<Offset>) -> Result<Rebuilt, SegmentError> {
+        if snapshots.is_empty() && self.clean && self.from.is_none() {
+            // Kafka's rule: such a log was closed before there were producers with an id.
+            return Ok(Rebuilt { table: ProducerTable::default(), end: self.log_end, last_snapshot: None });
+        }
+        let kept = self.drop_foreign(snapshots)?;
+        let limit = self.from.unwrap_or(self.log_end).min(self.log_end);
+        let (mut table, start) = self.load_newest(kept.range(..=limit).rev())?;
+        table.expire(self.now, self.expiration_ms);
+        let end = replay(&mut table, self.list, start, self.log_end, self.read_only)?;
+        table.expire(self.now, self.expiration_ms);
+        Ok(Rebuilt { table, end, last_snapshot: kept.last().copied() })
+    }
+
+    /// Removes the snapshots outside the log, and those that no segment begins at, the newest one beyond the last base excepted.
+    fn drop_foreign(&self, snapshots: &BTreeSet<Offset>) -> Result<BTreeSet<Offset>, SegmentError> {
+        let bases: BTreeSet<Offset> = self.list.iter().map(|segment| segment.base_offset()).collect();
+        let newest = snapshots.range(..=self.log_end).next_back().copied();
+        let belongs = |offset: &Offset| {
+            let inside = *offset > self.log_start && *offset <= self.log_end;
+            inside && (bases.contains(offset) || (Some(*offset) == newest && Some(offset) > bases.last()))
+        };
+        let (kept, foreign): (BTreeSet<_>, BTreeSet<_>) = snapshots.iter().copied().partition(belongs);
+        for offset in &foreign {
+            self.remove(*offset)?;
+        }
+        if !foreign.is_empty() && !self.read_only {
+            // One that came back after a crash could speak of a log that was written anew meanwhile.
+            self.vfs.sync_dir(self.dir)?;
+        }
+        Ok(kept)
+    }
+
+    fn load_newest<'o>(
+        &self,
+        newest_first: impl Iterator<Item = &'o Offset>,
+    ) -> Result<(ProducerTable, Offset), SegmentError> {
+        for offset in newest_first {
+            let bytes = read_whole(self.vfs, &path_of(self.dir, *offset))?;
+            match bytes.map(|bytes| ProducerSnapshot::parse(&bytes)) {
+                Some(Ok(snapshot)) => return Ok((ProducerTable::load(&snapshot), *offset)),
+                Some(Err(_)) => self.remove(*offset)?,
+                None => {}
+            }
+        }
+        Ok((ProducerTable::default(), self.log_start))
+    }
+
+    fn remove(&self, offset: Offset) -> Result<(), IoError> {
+        if self.read_only { Ok(()) } else { remove(self.vfs, self.dir, offset) }
+    }
+}
+
+/// Tells the table of every batch in `[from, end)`, and the transaction indexes of aborted transactions they don't know.
+/// Returns up to where this went: a marker that another process hasn't finished yet ends it.
+pub(super) fn replay(
+    table: &mut ProducerTable,
+    list: &SegmentList,
+    from: Offset,
+    end: Offset,
+    read_only: bool,
+) -> Result<Offset, SegmentError> {
+    if from >= end {
+        return Ok(end);
+    }
+    for segment in list.from(from) {
+        let unfinished = read_only && Arc::ptr_eq(segment, list.active());
+        for item in segment.headers_from(from)? {
+            let (position, header) = item?;
+            if header.last_offset() < from || header.producer_id().is_none() {
+                continue;
+            }
+            if header.base_offset() >= end {
+                return Ok(end);
+            }
+            if !header.is_control() {
+                table.note_data(&header);
+            } else if !replay_marker(table, segment, position, &header, (read_only, unfinished))? {
+                return Ok(header.base_offset());
+            }
+        }
+    }
+    Ok(end)
+}
+
+/// Returns false for a marker that can't count yet.
+fn replay_marker(
+    table: &mut ProducerTable,
+    segment: &Segment,
+    position: Position,
+    header: &BatchHeader,
+    (read_only, unfinished): (bool, bool),
+) -> Result<bool, SegmentError> {
+    let batch = match segment.batch_at(position) {
+        Err(error) if error.position().is_none() => return Err(error),
+        batch => batch.ok().flatten(),
+    };
+    // Emptied by compaction it says nothing any more; damaged it ends nothing, so that its transaction stays open.
+    let Some(Ok(Some(record))) = batch.map(|batch| batch.control_record()) else { return Ok(true) };
+    let indexed = segment.aborted()?.last().is_some_and(|entry| entry.last_offset >= header.last_offset());
+    // The process that writes this log adds the index entry after the marker; until then the transaction counts as open.
+    if unfinished && !indexed && record.kind() == ControlKind::Abort && table.has_open_transaction(header) {
+        return Ok(false);
+    }
+    if let Some(entry) = table.note_marker(header, &record).and_then(|completed| completed.aborted())
+        && !indexed
+        && !read_only
+    {
+        segment.add_aborted(entry)?;
+    }
+    Ok(true)
+}
+
+impl Inner {
+    /// Writes the table as the snapshot of the log up to `end`, unless there is one. Nothing is synced; the next flush does.
+    pub(super) fn take_snapshot(&self, writer: &mut Writer, end: Offset) -> Result<(), LogError> {
+        if end <= writer.last_snapshot.unwrap_or(load(&self.log_start)) {
+            return Ok(());
+        }
+        let bytes = self.producers.lock().snapshot().encode();
+        let path = path_of(&self.dir, end);
+        let written = self.vfs.open(&path, OpenMode::Truncate).and_then(|file| file.write_at(&bytes, 0));
+        written.map_err(|error| self.wrap(error))?;
+        self.hand_over_snapshot(path);
+        let list = self.list();
+        if let Some(last) = writer.last_snapshot.replace(end)
+            && !list.iter().any(|segment| segment.base_offset() == last)
+        {
+            remove(&*self.vfs, &self.dir, last).map_err(|error| self.wrap(error))?;
+        }
+        Ok(())
+    }
+
+    /// Rebuilds the table after the log was cut; snapshots above `end` must be gone durably.
+    pub(super) fn reload_producers(
+        &self,
+        writer: &mut Writer,
+        list: &SegmentList,
+        end: Offset,
+    ) -> Result<(), LogError> {
+        let names = self.vfs.read_dir(&self.dir).map_err(|error| self.wrap(error))?;
+        let rebuild = Rebuild {
+            vfs: &*self.vfs,
+            dir: &self.dir,
+            list,
+            log_start: load(&self.log_start),
+            log_end: end,
+            from: None,
+            clean: false,
+            read_only: false,
+            now: self.clock.now(),
+            expiration_ms: self.producer_expiration_ms,
+        };
+        let rebuilt = rebuild.run(&offsets_of(names.iter().map(|entry| entry.name.as_str())));
+        self.adopt_producers(writer, rebuilt.map_err(|error| self.wrap(error))?);
+        Ok(())
+    }
+
+    pub(super) fn adopt_producers(&self, writer: &mut Writer, rebuilt: Rebuilt) {
+        self.publish_first_unstable(rebuilt.table.open_transactions().first_unstable());
+        *self.producers.lock() = rebuilt.table;
+        writer.last_snapshot = rebuilt.last_snapshot;
+        writer.replayed = rebuilt.end;
+    }
+
+    /// Follows what another process appended up to `end`, before it is shown to readers.
+    pub(super) fn follow_producers(
+        &self,
+        writer: &mut Writer,
+        list: &SegmentList,
+        end: Offset,
+    ) -> Result<(), LogError> {
+        let mut producers = self.producers.lock();
+        let reached = replay(&mut producers, list, writer.replayed, end, true).map_err(|error| self.wrap(error))?;
+        writer.replayed = reached;
+        self.publish_first_unstable(producers.open_transactions().first_unstable());
+        Ok(())
+    }
+
+    /// Removes the snapshots above `end`; the caller syncs the folder.
+    pub(super) fn drop_snapshots_above(&self, end: Offset) -> Result<(), LogError> {
+        let names = self.vfs.read_dir(&self.dir).map_err(|error| self.wrap(error))?;
+        for offset in offsets_of(names.iter().map(|entry| entry.name.as_str())) {
+            if offset > end {
+                remove(&*self.vfs, &self.dir, offset).map_err(|error| self.wrap(error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path_of(dir: &Path, offset: Offset) -> PathBuf {
+    file_path(dir, FileKind::Snapshot, offset, Suffix::None)
+}
+
+/// Removes a snapshot; one that somebody removed before is fine.
+fn remove(vfs: &dyn Vfs, dir: &Path, offset: Offset) -> Result<(), IoError> {
+    match vfs.remove_file(&path_of(dir, offset)) {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,343 @@
+//! The `.txnindex` of one segment: the aborted transactions whose abort marker lies in it, in the order of their markers.
+//!
+//! The file exists only where there are entries. It is read once, when it is first asked for, and kept in memory; entries are
+//! written as they are added and synced when asked. Where another process writes the file, it is read anew each time.
+//! Nothing in it has a checksum: [`TxnIndex::is_sane`] is all that finds damage, and recovery rebuilds the file from the batches.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::error::SegmentError;
+use crate::format::{AbortedTransaction, BatchHeader, FormatError};
+use crate::types::{Offset, Position};
+use crate::vfs::{IoError, OpenMode, Vfs};
+
+const ENTRY: usize = AbortedTransaction::SIZE;
+
+#[derive(Debug)]
+pub(crate) struct TxnIndex {
+    vfs: Arc<dyn Vfs>,
+    base: Offset,
+    /// Whether another process may be writing the file: then nothing is kept in memory.
+    foreign: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    path: PathBuf,
+    /// `None` until the file was read.
+    entries: Option<Arc<Vec<AbortedTransaction>>>,
+    /// Whether the file may hold entries that were never synced; true for a file from an earlier life of this segment.
+    is_dirty: bool,
+}
+
+impl TxnIndex {
+    /// The entries that stand in the file; a missing file has none.
+    pub(crate) fn open(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, foreign: bool) -> Self {
+        Self { vfs, base, foreign, state: Mutex::new(State { path, entries: None, is_dirty: true }) }
+    }
+
+    /// No entries; a file of that name is overwritten with the first one.
+    pub(crate) fn empty(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, foreign: bool) -> Self {
+        let state = State { path, entries: Some(Arc::default()), is_dirty: false };
+        Self { vfs, base, foreign, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.state.lock().path.clone()
+    }
+
+    /// All entries. `log_size` bounds them: every one has its abort marker, a whole batch, in the `.log`.
+    pub(crate) fn entries(&self, log_size: u64) -> Result<Arc<Vec<AbortedTransaction>>, SegmentError> {
+        self.load(&mut self.state.lock(), log_size)
+    }
+
+    fn load(&self, state: &mut State, log_size: u64) -> Result<Arc<Vec<AbortedTransaction>>, SegmentError> {
+        if let Some(entries) = &state.entries {
+            return Ok(Arc::clone(entries));
+        }
+        let entries = Arc::new(self.read(state, log_size)?);
+        if !self.foreign {
+            state.entries = Some(Arc::clone(&entries));
+        }
+        Ok(entries)
+    }
+
+    fn read(&self, state: &State, log_size: u64) -> Result<Vec<AbortedTransaction>, SegmentError> {
+        let Some(metadata) = self.vfs.metadata(&state.path)? else { return Ok(Vec::new()) };
+        let entries_max = log_size / BatchHeader::PEEK_SIZE as u64;
+        // What another process writes may be ahead of the `.log` that was looked at, or end within an entry.
+        if !self.foreign && metadata.size > entries_max.saturating_mul(ENTRY as u64) {
+            let (position, expected) = (Position::ZERO, "at most one entry for each batch of the segment");
+            let got = i64::try_from(metadata.size / ENTRY as u64).unwrap_or(i64::MAX);
+            return Err(damaged(state, position, FormatError::Invalid { field: "entries", position, expected, got }));
+        }
+        let size = usize::try_from(metadata.size.min(entries_max.saturating_mul(ENTRY as u64))).unwrap_or(0);
+        let mut bytes = vec![0; size];
+        let read = self.vfs.open(&state.path, OpenMode::Read)?.read_at(&mut bytes, 0)?;
+        bytes.truncate(if self.foreign { read - read % ENTRY } else { read });
+        let parse = |(index, entry)| {
+            AbortedTransaction::parse(entry)
+                .map_err(|source| damaged(state, Position::new((index * ENTRY) as u64), source))
+        };
+        bytes.chunks(ENTRY).enumerate().map(parse).collect()
+    }
+
+    /// Whether the file can be read, is whole, and its markers ascend from the segment's base on.
+    pub(crate) fn is_sane(&self, log_size: u64) -> bool {
+        self.entries(log_size).is_ok_and(|entries| {
+            entries.first().is_none_or(|first| first.last_offset >= self.base)
+                && entries.is_sorted_by(|left, right| left.last_offset < right.last_offset)
+        })
+    }
+
+    /// Adds an entry; its marker must lie in the segment, behind the last entry's.
+    pub(crate) fn append(&self, entry: AbortedTransaction, log_size: u64) -> Result<(), SegmentError> {
+        let mut state = self.state.lock();
+        let mut entries = self.load(&mut state, log_size)?;
+        let refused =
+            |expected| SegmentError::IndexOrder { file: state.path.clone(), expected, got: entry.last_offset };
+        if entry.last_offset < self.base {
+            return Err(refused("a marker at or above the segment's base offset"));
+        }
+        if entries.last().is_some_and(|last| last.last_offset >= entry.last_offset) {
+            return Err(refused("a marker behind the last entry's"));
+        }
+        // A first entry replaces what an earlier life of this name left behind.
+        let mode = if entries.is_empty() { OpenMode::Truncate } else { OpenMode::Create };
+        let file = self.vfs.open(&state.path, mode)?;
+        let end = (entries.len() * ENTRY) as u64;
+        state.is_dirty = true;
+        if let Err(error) = file.write_at(&entry.encode(), end) {
+            // What can't be cut off either is overwritten by the next entry, or found by the check at the next opening.
+            file.set_size(end).ok();
+            return Err(error.into());
+        }
+        state.entries = None;
+        Arc::make_mut(&mut entries).push(entry);
+        state.entries = Some(entries);
+        Ok(())
+    }
+
+    /// Drops the first entry whose marker is at or above `offset` and all behind it; the file goes with the last one.
+    /// At or below the base everything goes, whatever stands in the file.
+    pub(crate) fn truncate(&self, offset: Offset, log_size: u64) -> Result<(), SegmentError> {
+        let mut state = self.state.lock();
+        if offset <= self.base {
+            return self.clear(&mut state);
+        }
+        let mut entries = self.load(&mut state, log_size)?;
+        let keep = entries.iter().take_while(|entry| entry.last_offset < offset).count();
+        if keep == entries.len() {
+            return Ok(());
+        }
+        if keep == 0 {
+            return self.clear(&mut state);
+        }
+        self.vfs.open(&state.path, OpenMode::Write)?.set_size((keep * ENTRY) as u64)?;
+        state.is_dirty = true;
+        state.entries = None;
+        Arc::make_mut(&mut entries).truncate(keep);
+        state.entries = Some(entries);
+        Ok(())
+    }
+
+    fn clear(&self, state: &mut State) -> Result<(), SegmentError> {
+        unless_missing(self.vfs.remove_file(&state.path))?;
+        state.entries = Some(Arc::default());
+        state.is_dirty = false;
+        Ok(())
+    }
+
+    /// Makes all entries durable; a file that isn't there is left alone.
+    pub(crate) fn sync(&self) -> Result<(), SegmentError> {
+        let mut state = self.state.lock();
+        if !state.is_dirty {
+            return Ok(());
+        }
+        unless_missing(self.vfs.open(&state.path, OpenMode::Write).and_then(|file| file.sync_data()))?;
+        state.is_dirty = false;
+        Ok(())
+    }
+
+    /// Gives the file another name, or the one that a first entry will make. What the old file holds stays readable here,
+    /// also where the new name comes to stand for another file.
+    pub(crate) fn rename(&self, to: PathBuf, log_size: u64) -> Result<(), SegmentError> {
+        let mut state = self.state.lock();
+        match self.load(&mut state, log_size) {
+            // A damaged file is renamed like any other.
+            Ok(_) | Err(SegmentError::Format { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        unless_missing(self.vfs.rename(&state.path, &to))?;
+        state.path = to;
+        Ok(())
+    }
+}
+
+fn unless_missing(result: Result<(), IoError>) -> Result<(), IoError> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+fn damaged(state: &State, position: Position, source: FormatError) -> SegmentError {
+    SegmentError::format(&state.path, position, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::types::ProducerId;
+    use crate::vfs::MemoryVfs;
+
+    const PATH: &str = "/00000000000000000100.txnindex";
+    const LOG_SIZE: u64 = 10_000;
+
+    fn offset(value: i64) -> Offset {
+        Offset::new(value).unwrap()
+    }
+
+    fn entry(last_offset: i64) -> AbortedTransaction {
+        AbortedTransaction {
+            producer_id: ProducerId::new(7).unwrap(),
+            first_offset: offset(last_offset - 2),
+            last_offset: offset(last_offset),
+            last_stable_offset: offset(last_offset + 1),
+        }
+    }
+
+    fn open(vfs: &MemoryVfs, foreign: bool) -> TxnIndex {
+        TxnIndex::open(Arc::new(vfs.clone()), PATH.into(), offset(100), foreign)
+    }
+
+    fn markers(index: &TxnIndex) -> Vec<i64> {
+        index.entries(LOG_SIZE).unwrap().iter().map(|entry| entry.last_offset.value()).collect()
+    }
+
+    fn size(vfs: &MemoryVfs, path: &str) -> Option<u64> {
+        vfs.metadata(Path::new(path)).unwrap().map(|metadata| metadata.size)
+    }
+
+    fn put(vfs: &MemoryVfs, bytes: &[u8]) {
+        vfs.open(Path::new(PATH), OpenMode::Truncate).unwrap().write_at(bytes, 0).unwrap();
+    }
+
+    #[test]
+    fn markers_must_ascend_and_a_reopened_file_goes_on_after_its_old_end() {
+        let vfs = MemoryVfs::new();
+        let index = open(&vfs, false);
+        assert_eq!((markers(&index), size(&vfs, PATH)), (vec![], None), "no entries, no file");
+        index.append(entry(110), LOG_SIZE).unwrap();
+        for not_behind in [110, 109] {
+            let refused = index.append(entry(not_behind), LOG_SIZE);
+            assert!(matches!(refused, Err(SegmentError::IndexOrder { got, .. }) if got == offset(not_behind)));
+        }
+        let reopened = open(&vfs, false);
+        reopened.append(entry(120), LOG_SIZE).unwrap();
+        assert!(reopened.append(entry(119), LOG_SIZE).is_err());
+        assert_eq!(markers(&open(&vfs, false)), [110, 120]);
+        assert_eq!(size(&vfs, PATH), Some(68));
+    }
+
+    #[test]
+    fn entries_below_the_base_and_damaged_files_are_not_sane() {
+        let vfs = MemoryVfs::new();
+        let index = open(&vfs, false);
+        assert!(index.is_sane(LOG_SIZE));
+        assert!(index.append(entry(99), LOG_SIZE).is_err());
+        let good = [entry(100).encode(), entry(101).encode()].concat();
+        put(&vfs, &good);
+        assert!(open(&vfs, false).is_sane(LOG_SIZE));
+        let newer_version = [&[0, 1], &good[2..]].concat();
+        let out_of_order = [entry(101).encode(), entry(100).encode()].concat();
+        for bytes in [&entry(99).encode()[..], &good[..67], &newer_version, &out_of_order] {
+            put(&vfs, bytes);
+            assert!(!open(&vfs, false).is_sane(LOG_SIZE), "{bytes:?}");
+        }
+        put(&vfs, &good);
+        assert!(!open(&vfs, false).is_sane(61), "more entries than batches");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_until_it_is_cleared() {
+        let vfs = MemoryVfs::new();
+        put(&vfs, &[0xff; 34]);
+        let index = open(&vfs, false);
+        assert!(index.entries(LOG_SIZE).is_err() && index.append(entry(110), LOG_SIZE).is_err());
+        index.truncate(offset(100), LOG_SIZE).unwrap();
+        index.append(entry(110), LOG_SIZE).unwrap();
+        assert_eq!(markers(&open(&vfs, false)), [110]);
+    }
+
+    #[test]
+    fn entries_that_are_added_after_a_rename_reach_the_renamed_file() {
+        let vfs = MemoryVfs::new();
+        let index = open(&vfs, false);
+        index.append(entry(110), LOG_SIZE).unwrap();
+        let swap = format!("{PATH}.swap");
+        index.rename((&swap).into(), LOG_SIZE).unwrap();
+        index.append(entry(120), LOG_SIZE).unwrap();
+        index.sync().unwrap();
+        assert_eq!((size(&vfs, PATH), size(&vfs, &swap)), (None, Some(68)));
+        assert_eq!(index.path(), Path::new(&swap));
+    }
+
+    #[test]
+    fn a_rename_without_a_file_moves_the_place_of_the_first_entry() {
+        let vfs = MemoryVfs::new();
+        let index = open(&vfs, false);
+        let swap = format!("{PATH}.swap");
+        index.rename((&swap).into(), LOG_SIZE).unwrap();
+        index.append(entry(110), LOG_SIZE).unwrap();
+        assert_eq!((size(&vfs, PATH), size(&vfs, &swap)), (None, Some(34)));
+    }
+
+    #[test]
+    fn a_cut_drops_markers_at_or_above_the_offset_and_an_empty_file() {
+        let vfs = MemoryVfs::new();
+        let index = open(&vfs, false);
+        for marker in [110, 120, 130] {
+            index.append(entry(marker), LOG_SIZE).unwrap();
+        }
+        let before = index.entries(LOG_SIZE).unwrap();
+        index.truncate(offset(131), LOG_SIZE).unwrap();
+        assert_eq!(markers(&index), [110, 120, 130]);
+        index.truncate(offset(120), LOG_SIZE).unwrap();
+        assert_eq!(markers(&index), [110]);
+        assert_eq!(markers(&open(&vfs, false)), [110]);
+        index.truncate(offset(101), LOG_SIZE).unwrap();
+        assert_eq!((markers(&index), size(&vfs, PATH)), (vec![], None));
+        assert_eq!(before.len(), 3, "what a reader holds stays as it was");
+    }
+
+    #[test]
+    fn synced_entries_survive_a_power_loss() {
+        let vfs = MemoryVfs::new();
+        let index = open(&vfs, false);
+        index.append(entry(110), LOG_SIZE).unwrap();
+        index.sync().unwrap();
+        vfs.sync_dir(Path::new("/")).unwrap();
+        index.append(entry(120), LOG_SIZE).unwrap();
+        assert_eq!(markers(&open(&vfs.crash_image(), false)), [110]);
+        index.sync().unwrap();
+        assert_eq!(markers(&open(&vfs.crash_image(), false)), [110, 120]);
+    }
+
+    #[test]
+    fn what_another_process_writes_is_read_anew_and_its_unfinished_entry_is_left_out() {
+        let vfs = MemoryVfs::new();
+        let (writer, reader) = (open(&vfs, false), open(&vfs, true));
+        assert_eq!(markers(&reader), [0; 0]);
+        writer.append(entry(110), LOG_SIZE).unwrap();
+        assert_eq!(markers(&reader), [110]);
+        vfs.open(Path::new(PATH), OpenMode::Write).unwrap().write_at(&[0; 10], 34).unwrap();
+        assert_eq!(markers(&reader), [110]);
+    }
+}
