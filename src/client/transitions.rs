@@ -51,7 +51,7 @@ pub(super) fn initialised<E>(
         previous_producer_id,
         next_producer_id: None,
         next_producer_epoch: None,
-        client_version: CLIENT_VERSION,
+        client_version: known.map_or(0, |entry| entry.client_version),
     })
 }
 

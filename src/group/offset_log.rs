@@ -12,9 +12,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::error::GroupError;
+use super::follow::{FollowError, follow};
 use super::replay::GroupOffsets;
 use crate::clock::Clock;
-use crate::format::{CommittedOffset, FormatError, Record, encode_offset_key};
+use crate::format::{CommittedOffset, Record, encode_offset_key};
 use crate::name::{PartitionId, TopicPartition};
 use crate::partition::{Appended, Durability, Partition};
 use crate::store::{LogStore, Topic};
@@ -173,27 +174,13 @@ impl Followed {
         if resumed.is_none() {
             self.offsets = GroupOffsets::default();
         }
-        let mut next = resumed.unwrap_or(start);
-        loop {
-            let from = next;
-            for batch in &partition.read(next).fetch()? {
-                let batch = match batch {
-                    Ok(batch) => batch,
-                    // The read's size limit cut the last batch, which comes with the next read.
-                    Err(FormatError::Incomplete { .. }) if next > from => break,
-                    Err(source) => return Err(damaged(partition, next, source)),
-                };
-                self.offsets.apply(&batch).map_err(|(offset, source)| damaged(partition, offset, source))?;
-                next = batch.last_offset().next();
+        let next = follow(partition, resumed.unwrap_or(start), |batch| self.offsets.apply(batch));
+        self.next = Some(next.map_err(|error| match error {
+            FollowError::Log(error) => GroupError::Log(error),
+            FollowError::Damaged { offset, source } => {
+                GroupError::Damaged { partition: partition.id().clone(), offset, source }
             }
-            if next == from {
-                self.next = Some(next);
-                return Ok(());
-            }
-        }
+        })?);
+        Ok(())
     }
-}
-
-fn damaged(partition: &Partition, offset: Offset, source: FormatError) -> GroupError {
-    GroupError::Damaged { partition: partition.id().clone(), offset, source }
 }
