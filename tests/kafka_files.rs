@@ -9,6 +9,9 @@
     reason = "helpers of a test: whatever goes wrong here must fail it"
 )]
 
+#[path = "support/golden.rs"]
+mod golden;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +19,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use golden::{assert_same, copy, expected, expected_path, expected_records, files, golden, short_name, snapshot};
 use serde_json::{Value, json};
 use stratalog::config::{StoreConfig, TopicConfig};
 use stratalog::format::{
@@ -24,13 +28,6 @@ use stratalog::format::{
 };
 use stratalog::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp, TimestampType};
 use stratalog::{LogStore, Partition, Record, StoreOptions};
-
-/// A file's name and its bytes, for all files of a folder and of those in it.
-type Files = BTreeMap<PathBuf, Vec<u8>>;
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
 
 /// Every partition folder that has expected lines.
 fn folders() -> Vec<PathBuf> {
@@ -41,57 +38,6 @@ fn folders() -> Vec<PathBuf> {
     folders.sort();
     assert!(folders.len() >= 35, "only {} folders", folders.len());
     folders
-}
-
-/// `store/plain-0`.
-fn short_name(folder: &Path) -> String {
-    folder.strip_prefix(golden()).unwrap().to_str().unwrap().replace('\\', "/")
-}
-
-fn expected_path(folder: &Path) -> PathBuf {
-    folder.with_file_name(format!("{}.jsonl", folder.file_name().unwrap().to_str().unwrap()))
-}
-
-fn expected(folder: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(expected_path(folder)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn expected_records(folder: &Path, from: Offset) -> Vec<Value> {
-    let is_wanted = |line: &Value| line["type"] == "record" && line["offset"].as_i64().unwrap() >= from.value();
-    expected(folder).into_iter().filter(is_wanted).collect()
-}
-
-/// The files of a folder whose names end in `suffix`, in order.
-fn files(folder: &Path, suffix: &str) -> Vec<(String, Vec<u8>)> {
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| name.ends_with(suffix)).collect();
-    names.sort();
-    names.into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
-}
-
-fn snapshot(root: &Path) -> Files {
-    let mut found = Files::new();
-    let mut pending = vec![root.to_path_buf()];
-    while let Some(dir) = pending.pop() {
-        for entry in fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() {
-                pending.push(entry);
-            } else {
-                let bytes = fs::read(&entry).unwrap();
-                found.insert(entry.strip_prefix(root).unwrap().to_path_buf(), bytes);
-            }
-        }
-    }
-    found
-}
-
-fn copy(from: &Path, to: &Path) {
-    for (name, bytes) in snapshot(from) {
-        let path = to.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
 }
 
 fn encoded(bytes: Option<&[u8]>) -> Value {
@@ -211,13 +157,6 @@ fn state_lines(folder: &Path) -> Vec<Value> {
         }
     }
     lines
-}
-
-fn assert_same(name: &str, got: &[Value], want: &[Value]) {
-    for (number, (got, want)) in got.iter().zip(want).enumerate() {
-        assert_eq!(got, want, "{name}: line {number}");
-    }
-    assert_eq!(got.len(), want.len(), "{name}: number of lines");
 }
 
 /// Every record that a reader who starts at the log start gets, by small reads.

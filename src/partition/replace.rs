@@ -45,8 +45,8 @@ impl Partition {
         let mut replacements: Vec<_> = replacements.into_iter().map(Arc::new).collect();
         let prepared = self.inner.prepare_swap(sources, &mut replacements);
         let Ok(Some(swap)) = prepared else {
-            self.inner.remove_files(&replacements)?;
-            return prepared.map(|_| false);
+            let removed = self.inner.remove_files(&replacements);
+            return prepared.and(removed).map(|()| false);
         };
         self.inner.swap(&swap).inspect_err(|error| self.inner.go_offline(error))?;
         Ok(true)
@@ -76,10 +76,25 @@ impl Inner {
         if replacements.is_empty() || !new.iter().is_sorted_by(|left, right| left.base_offset() < right.base_offset()) {
             return Ok(None);
         }
+        self.remove_strays(replacements)?;
         for source in found {
             source.detach().map_err(|error| self.wrap(error))?;
         }
         Ok(Some(Swap { sources: found.to_vec(), replacements: std::mem::take(replacements), list: new }))
+    }
+
+    /// Removes `.cleaned` files that a failed cleaning left: after a crash, they would make the replacements look unfinished.
+    fn remove_strays(&self, replacements: &[Arc<Segment>]) -> Result<(), LogError> {
+        let wanted: BTreeSet<_> = replacements.iter().map(|segment| segment.base_offset()).collect();
+        let entries = self.vfs.read_dir(&self.dir).map_err(|error| self.wrap(error))?;
+        let names = entries.iter().filter_map(|entry| FileName::parse(&entry.name));
+        let is_stray = |name: &FileName| {
+            name.suffix() == Suffix::Cleaned && name.offset().is_some_and(|base| !wanted.contains(&base))
+        };
+        for name in names.filter(is_stray) {
+            self.vfs.remove_file(&self.dir.join(name.to_string())).map_err(|error| self.wrap(error))?;
+        }
+        Ok(())
     }
 
     /// The steps of the swap, in their order.
@@ -102,7 +117,8 @@ impl Inner {
         self.vfs.remove_file(&mark).map_err(|error| self.wrap(error))
     }
 
-    /// Writes down in a file's name which segments go. The sync also ends the mark of an earlier swap for good.
+    /// Writes down in a file's name which segments go. The sync also makes final what was removed before: strays, and the
+    /// mark of an earlier swap.
     fn set_mark(&self, sources: &[Arc<Segment>]) -> Result<PathBuf, LogError> {
         let last = sources.last().map_or(Offset::ZERO, |source| source.base_offset());
         let mark = self.dir.join(FileName::replaced(last).to_string());

@@ -37,7 +37,7 @@ mod tests {
         for threads in [0, 1, 3, 1000] {
             let items: Vec<usize> = (0..100).collect();
             assert_eq!(in_parallel(threads, &items, |item| item * 2), (0..200).step_by(2).collect::<Vec<_>>());
-            assert_eq!(in_parallel(threads, &[], |item: &usize| *item), []);
+            assert_eq!(in_parallel(threads, &[], |item: &usize| *item), [0; 0]);
         }
     }
 
