@@ -630,7 +630,7 @@ fn a_power_loss_while_the_next_life_recovers_changes_nothing() {
         let undisturbed = FaultyVfs::new(memory.process_crash_image());
         next_life(&undisturbed);
         // The moments differ from one first life to the next, so that together they cover all of the second.
-        for again_at in (crash_at % 4..=undisturbed.mutations()).step_by(4) {
+        for again_at in (crash_at % 7..=undisturbed.mutations()).step_by(7) {
             let second = FaultyVfs::new(memory.process_crash_image());
             second.crash_after(again_at);
             next_life(&second);

@@ -10,7 +10,8 @@
 //! 4. A commit marker is made durable in each partition, in no order that matters.
 //! 5. `CompleteCommit` is written. It needs no sync: without it, the next opening repeats step 4 and finds every marker there.
 //!
-//! An abort is the same without step 2. A coordinator that opens goes on at step 4 where step 3 was reached. Transactions that are
+//! An abort is the same without step 2. A coordinator that opens first makes durable what it read, since after a kill that is not
+//! certain, and goes on at step 4 where step 3 was reached. Transactions that are
 //! `Ongoing` then are left so: their producer aborts them when it comes back, or [`TransactionCoordinator::abort_timed_out`] does.
 //! Until then they hold up readers of committed records, and so does a transaction between steps 3 and 4.
 //!
