@@ -5,6 +5,8 @@
 //!   encoding, checksum, system call, indexes, rolling where it is due. Throughput counts records and bytes of values.
 //! - `append_durable/100B/<n>_threads`: one record of 100 bytes a call, acknowledged when durable, from `<n>` threads at
 //!   once. Time is the wall time of all threads over the number of acknowledgements; throughput is acknowledgements.
+//! - `append_idempotent/<value>/<batch>`: the same call as the first, with a producer id and sequences. Behind the time
+//!   stands a line with its ratio to the call without, each taken in turn.
 //!
 //! The system writes to the disk in the background meanwhile. A topic that has reached 512 MiB is deleted and another one
 //! is begun, outside of what is measured.
@@ -16,8 +18,13 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use stratalog::Record;
+use stratalog::format::ProducerStamp;
 use stratalog::partition::{Durability, Partition};
 use stratalog::store::LogStore;
+use stratalog::types::{ProducerEpoch, ProducerId, Sequence};
+
+/// Bytes of values that each side of a comparison appends in one of its turns.
+const COMPARED_SIZE: u64 = 8 * 1024 * 1024;
 
 /// Bytes of values after which a topic is replaced.
 const TOPIC_SIZE_MAX: u64 = 512 * 1024 * 1024;
@@ -119,9 +126,52 @@ fn append_from_threads(partition: &Partition, records: &[Record<'_>], threads: u
     });
 }
 
+/// What deduplication costs: the rows with it, and for each a comparison with the same appends without.
+fn idempotent(criterion: &mut Criterion) {
+    for (value_name, value_size) in [("100B", 100), ("1KiB", 1024)] {
+        for (batch_name, batch_size) in [("one", 0), ("16KiB", 16 * 1024), ("1MiB", 1024 * 1024)] {
+            let records = support::records(value_size, batch_size);
+            let bytes = (records.len() * value_size) as u64;
+            let name = format!("append_idempotent/{value_name}/{batch_name}");
+            let folder = support::folder();
+            let store = LogStore::open(folder.path()).expect("open");
+            let mut bed = Bed::new(store, bytes);
+            let producer = Producer::default();
+            criterion.bench_function(&name, |bencher| {
+                bencher.iter_custom(|count| {
+                    bed.time(count, |partition, share| producer.append(partition, &records, share))
+                });
+            });
+            let count = (COMPARED_SIZE / bytes).max(1);
+            let bed = std::cell::RefCell::new(bed);
+            let plain = || bed.borrow_mut().time(count, |partition, share| append_all(partition, &records, share));
+            let stamped =
+                || bed.borrow_mut().time(count, |partition, share| producer.append(partition, &records, share));
+            support::compare(&name, plain, stamped);
+        }
+    }
+}
+
+/// A producer that never repeats itself.
+#[derive(Default)]
+struct Producer(std::cell::Cell<u32>);
+
+impl Producer {
+    fn append(&self, partition: &Partition, records: &[Record<'_>], count: u64) {
+        for _ in 0..count {
+            let base_sequence = Sequence::ZERO.wrapping_add(self.0.get());
+            let (id, epoch) = (ProducerId::ZERO, ProducerEpoch::ZERO);
+            let stamp = ProducerStamp { id, epoch, base_sequence, transactional: false };
+            partition.append_from(stamp, records, Durability::Written).expect("appended");
+            self.0.set(self.0.get().wrapping_add(u32::try_from(records.len()).expect("a small batch")));
+        }
+    }
+}
+
 fn main() {
     let mut criterion = support::criterion();
     written(&mut criterion);
+    idempotent(&mut criterion);
     durable(&mut criterion);
     criterion.final_summary();
 }

@@ -48,3 +48,21 @@ pub fn records(value_size: usize, batch_size: usize) -> Vec<Record<'static>> {
     let value = VALUE.get(..value_size).expect("no value is larger");
     vec![Record::new(value); count.max(1)]
 }
+
+/// Turns that each side of a comparison takes.
+const TURNS: usize = 21;
+
+/// Takes turns, so that whatever else the machine does hits both sides, and prints the median of the second's time over the first's.
+#[allow(dead_code, reason = "not every bench compares")]
+pub fn compare(name: &str, first: impl Fn() -> Duration, second: impl Fn() -> Duration) {
+    let mut ratios: Vec<f64> =
+        (0..TURNS).map(|_| (first(), second())).map(|(a, b)| b.as_secs_f64() / a.as_secs_f64()).collect();
+    ratios.sort_by(f64::total_cmp);
+    let quartile = |quarter: usize| ratios.get(TURNS * quarter / 4).copied().unwrap_or(f64::NAN);
+    println!(
+        "{name}: time ratio {:.3} (quartiles {:.3} to {:.3}, {TURNS} turns)",
+        quartile(2),
+        quartile(1),
+        quartile(3)
+    );
+}

@@ -106,6 +106,8 @@ fn content_of(name: &str) -> Option<Content> {
             FileKind::TimeIndex => Content::TimeIndex(base),
             FileKind::TxnIndex => Content::TxnIndex(base),
             FileKind::Snapshot => Content::Snapshot,
+            // Its name says all there is.
+            FileKind::Replaced => return None,
             FileKind::LeaderEpochs => Content::LeaderEpochs,
             FileKind::PartitionMetadata => Content::Metadata,
         });

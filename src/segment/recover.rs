@@ -233,3 +233,69 @@ impl Window<'_> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::SegmentOptions;
+    use super::*;
+    use crate::format::{AbortedTransaction, BatchBuilder, BatchOptions, Compression, Record, assign_offsets};
+    use crate::types::{LeaderEpoch, ProducerId, TimestampType};
+    use crate::vfs::{MemoryVfs, Vfs};
+
+    fn offset(value: i64) -> Offset {
+        Offset::new(value).unwrap()
+    }
+
+    fn batch(base: i64) -> Vec<u8> {
+        let options = BatchOptions {
+            compression: Compression::None,
+            level: None,
+            timestamp_type: TimestampType::Create,
+            producer: None,
+        };
+        let mut builder = BatchBuilder::new(options);
+        builder.push(&Record::new(b"value"), None).unwrap();
+        let bytes = builder.finish().unwrap();
+        assign_offsets(bytes, offset(base), LeaderEpoch::ZERO).unwrap();
+        bytes.to_vec()
+    }
+
+    #[test]
+    fn a_rewritten_segment_keeps_the_aborted_transactions_below_its_end() {
+        let vfs = Arc::new(MemoryVfs::new());
+        let dir = Path::new("/p");
+        vfs.create_dir_all(dir).unwrap();
+        let options = SegmentOptions { index_interval_bytes: 0, index_size_max: 4096, preallocate: 0, foreign: false };
+        let segment = Segment::create(Arc::<MemoryVfs>::clone(&vfs), dir, Offset::ZERO, options).unwrap();
+        for base in 0..10 {
+            let bytes = batch(base);
+            segment.write(&bytes, offset(base)).unwrap();
+            segment.publish(bytes.len() as u64, BatchFacts { last_offset: offset(base), max_timestamp: None }).unwrap();
+        }
+        for marker in [2, 5, 8] {
+            let last_offset = offset(marker);
+            let entry = AbortedTransaction {
+                producer_id: ProducerId::ZERO,
+                first_offset: Offset::ZERO,
+                last_offset,
+                last_stable_offset: last_offset.next(),
+            };
+            segment.add_aborted(entry).unwrap();
+        }
+        let markers = |segment: &Segment| -> Vec<i64> {
+            segment.aborted().unwrap().iter().map(|entry| entry.last_offset.value()).collect()
+        };
+        let end = segment.find(offset(8)).unwrap().unwrap().0;
+        let rewritten = segment.rewrite(end).unwrap();
+        assert_eq!((markers(&rewritten), markers(&segment)), (vec![2, 5], vec![2, 5, 8]));
+        let whole = rewritten.rewrite(Position::new(rewritten.size())).unwrap();
+        assert_eq!(markers(&whole), [2, 5]);
+        whole.sync_all().unwrap();
+        vfs.sync_dir(Path::new("/")).unwrap();
+        vfs.sync_dir(dir).unwrap();
+        let survivor = vfs.crash_image();
+        let opened = Segment::open(Arc::new(survivor), dir, Offset::ZERO, whole.size(), options).unwrap();
+        assert_eq!(markers(&opened), [2, 5]);
+        assert!(opened.has_sane_txn_index());
+    }
+}

@@ -16,7 +16,7 @@ use crate::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, Vfs};
 const DIR: &str = "/log/t-0";
 
 /// Seeds of crash images; 0 keeps only what was synced.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 8;
 
 /// Replacements of the segments 0 to 30: the base of each and the offsets that it keeps.
 type Plan = &'static [(i64, &'static [i64])];
@@ -52,6 +52,8 @@ fn params(vfs: Arc<dyn Vfs>) -> OpenParams {
         clean: true,
         verified: None,
         read_only: false,
+        first_dirty_offset: None,
+        producer_expiration_ms: 86_400_000,
     }
 }
 
@@ -86,7 +88,7 @@ fn rig() -> Rig {
         file.sync_data().unwrap();
     }
     partition.flush().unwrap();
-    partition.persist_indexes().unwrap();
+    partition.persist_state().unwrap();
     partition.inner.list().active().sync_all().unwrap();
     memory.sync_dir(Path::new(DIR)).unwrap();
     Rig { memory, vfs, partition }
@@ -301,13 +303,24 @@ fn readers_keep_the_old_segments_and_new_ones_see_the_replacements() {
 fn snapshots_go_with_their_bases_and_stay_with_those_that_survive() {
     let rig = rig();
     assert!(rig.replace(PLANS[2]).unwrap());
-    let snapshots: Vec<_> = names(&rig.memory)
-        .into_iter()
-        .filter(|name| name.kind() == FileKind::Snapshot)
-        .map(|name| name.to_string())
-        .collect();
+    let is_of_a_base = |name: &FileName| name.kind() == FileKind::Snapshot && name.offset() <= Some(offset(30));
+    let snapshots: Vec<_> = names(&rig.memory).into_iter().filter(is_of_a_base).map(|name| name.to_string()).collect();
     let expected = ["00.snapshot", "10.snapshot.deleted", "20.snapshot", "30.snapshot"];
     assert_eq!(snapshots, expected.map(|name| format!("{}{name}", "0".repeat(18))));
+}
+
+#[test]
+fn the_next_flush_does_not_miss_sources_that_were_never_synced() {
+    let rig = rig();
+    rig.partition.append(&[Record::new(b"unsynced")]).unwrap();
+    rig.partition.roll().unwrap();
+    rig.partition.append(&[Record::new(b"unsynced")]).unwrap();
+    assert_eq!(rig.sources().len(), 4);
+    assert!(rig.replace(&[(0, &[30, 32])]).unwrap());
+    assert!(rig.partition.remove_expired_files(Timestamp::MAX).unwrap() > 0);
+    rig.partition.flush().unwrap();
+    let found = content(&open(Arc::new(rig.memory.crash_image())));
+    assert_eq!(found, [(0, vec![30, 32], vec![32]), (33, vec![33], vec![])]);
 }
 
 #[test]
