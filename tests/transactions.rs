@@ -343,6 +343,15 @@ fn bad_input_is_refused_with_a_typed_error_and_nothing_written() {
 }
 
 #[test]
+fn handles_can_be_shared_and_sent() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<TransactionCoordinator>();
+    shared::<OffsetLog>();
+    sent::<TransactionalProducer>();
+}
+
+#[test]
 fn a_store_has_one_coordinator_until_the_last_clone_and_producer_are_gone() {
     let Rig { store, coordinator, .. } = Rig::new();
     let producer = coordinator.init_producer(ID, 1).unwrap();
