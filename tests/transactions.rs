@@ -530,7 +530,7 @@ struct Truth {
 }
 
 /// Three transactions over two partitions and a group, the second one aborted.
-fn script(vfs: Arc<dyn Vfs>, clock: &ManualClock, truth: &mut Truth) -> Result<(), stratalog::Error> {
+fn script(vfs: Arc<dyn Vfs>, clock: &ManualClock, truth: &mut Truth) -> Result<(), Box<dyn std::error::Error>> {
     let store = open(vfs, clock)?;
     let a = store.create_topic("a", 1, TopicConfig::new())?.partition(0)?;
     let b = store.create_topic("b", 1, TopicConfig::new())?.partition(0)?;

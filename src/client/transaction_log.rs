@@ -431,7 +431,7 @@ impl TransactionCoordinator {
     fn id(&self, name: &str) -> Result<Arc<TransactionalId>, TransactionError> {
         let kept_in = self.shared.topic.partition_for(name)?.id().clone();
         let log = self.shared.logs.get(&kept_in.partition).cloned();
-        let log = log.ok_or_else(|| TransactionError::Store(StoreError::UnknownTopic { name: kept_in.to_string() }))?;
+        let log = log.ok_or_else(|| TransactionError::from(StoreError::UnknownTopic { name: kept_in.to_string() }))?;
         let new = || Arc::new(TransactionalId { name: name.to_owned(), log, status: Mutex::default() });
         Ok(Arc::clone(self.shared.ids.lock().entry(name.to_owned()).or_insert_with(new)))
     }
