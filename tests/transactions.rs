@@ -245,6 +245,39 @@ fn no_append_of_an_old_producer_follows_the_hand_over_of_a_new_one_in_any_interl
 }
 
 #[test]
+fn producers_of_different_ids_and_the_look_for_timeouts_do_not_get_in_each_others_way() {
+    const ROUNDS: usize = 20;
+    let rig = Rig::new();
+    std::thread::scope(|scope| {
+        for name in 0..4 {
+            let rig = &rig;
+            scope.spawn(move || {
+                let mut producer = rig.coordinator.init_producer(&name.to_string(), TIMEOUT_MS).unwrap();
+                for round in 0..ROUNDS {
+                    let (value, group) = (round.to_string(), name.to_string());
+                    let mut transaction = producer.begin().unwrap();
+                    transaction.append(rig.a.id(), &[Record::keyed(&group, &value)]).unwrap();
+                    transaction.commit_offsets(&group, &rig.position(round as i64)).unwrap();
+                    transaction.append(rig.b.id(), &[Record::keyed(&group, &value)]).unwrap();
+                    if round % 2 == 1 { transaction.commit().unwrap() } else { transaction.abort().unwrap() }
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            assert_eq!(rig.coordinator.abort_timed_out(at(0)).unwrap(), 0);
+            assert_eq!(rig.coordinator.expire_ids(at(0)).unwrap(), 0);
+            assert!(rig.coordinator.describe().len() <= 4);
+        }
+    });
+    assert_eq!((committed(&rig.a).len(), committed(&rig.b).len()), (2 * ROUNDS, 2 * ROUNDS));
+    for name in 0..4 {
+        let position = rig.offsets.committed(&name.to_string(), rig.a.id()).unwrap().unwrap();
+        assert_eq!(position.offset, offset(ROUNDS as i64 - 1));
+    }
+    assert_eq!(rig.a.last_stable_offset(), rig.a.log_end_offset());
+}
+
+#[test]
 fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
     let rig = Rig::new();
     let mut producer = rig.producer();
@@ -673,6 +706,21 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// A store that is open for reading only shows its transactions and groups, and refuses the rest.
+fn look_without_touching(folder: &Path) {
+    let store = StoreOptions::new().read_only(true).open(folder).unwrap();
+    let (coordinator, report) = TransactionCoordinator::open(&store).unwrap();
+    assert_eq!((report.ongoing.len(), coordinator.describe().len()), (1, 7));
+    assert_eq!(coordinator.init_producer("left-open", 1000).unwrap_err().kind(), ErrorKind::Locked);
+    assert_eq!(coordinator.new_producer_id().unwrap_err().kind(), ErrorKind::Locked);
+    let plain = TopicPartition::new(TopicName::parse("plain").unwrap(), stratalog::PartitionId::ZERO);
+    let offsets = OffsetLog::open(&store).unwrap();
+    assert_eq!(offsets.committed("classic-group-0", &plain).unwrap().unwrap().offset, offset(5));
+    let commit = [(plain, CommittedOffset::new(offset(6)))];
+    let error = offsets.commit("classic-group-0", &commit, Durability::Written).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+}
+
 #[test]
 fn transactions_and_groups_that_kafka_left_behind_are_taken_over() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store");
@@ -686,6 +734,7 @@ fn transactions_and_groups_that_kafka_left_behind_are_taken_over() {
     }
     fs::copy(golden.join("recovery-point-offset-checkpoint"), folder.path().join("recovery-point-offset-checkpoint"))
         .unwrap();
+    look_without_touching(folder.path());
     let store = LogStore::open(folder.path()).unwrap();
     let partition = store.topic("transactions").unwrap().partition(0).unwrap();
     assert_eq!(partition.last_stable_offset(), offset(144));

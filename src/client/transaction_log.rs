@@ -68,7 +68,7 @@ const ID_SIZE_MAX: usize = 32_767;
 /// transaction.commit_offsets("billing", &[(orders.id().clone(), position)])?;
 /// transaction.commit()?;
 /// println!("the bill and the position after it are both there, or neither is");
-/// # Ok::<(), stratalog::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct TransactionCoordinator {
