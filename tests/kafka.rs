@@ -29,7 +29,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use stratalog::format::{ProducerStamp, TransactionMarker, TransactionResult};
 use stratalog::types::{ProducerEpoch, ProducerId, Sequence};
-use stratalog::{Durability, Isolation, LogError, LogStore, Partition, ProducerError, Record, Timestamp, TopicConfig};
+use stratalog::{
+    CleanupPolicy, Durability, Isolation, LogError, LogStore, Partition, ProducerError, Record, Timestamp, TopicConfig,
+};
 
 /// A topic's served records, by partition, in the order of their offsets.
 type Partitions = BTreeMap<u64, Vec<Value>>;
