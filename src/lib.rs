@@ -26,7 +26,8 @@
 //! # Cargo features
 //!
 //! `gzip`, `snappy`, `lz4`, `zstd`: the codecs, all on by default. Without one, its batches are stored and carried as bytes, and
-//! reading their records says which feature is missing. `client`: what a producer needs of Kafka's client, for now the partitioner.
+//! reading their records says which feature is missing. `groups`: the committed offsets of consumer groups. `client`, which needs
+//! `groups`: transactions over partitions and committed offsets, and the partitioner of Kafka's client.
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -34,6 +35,8 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod format;
+#[cfg(feature = "groups")]
+pub mod group;
 pub mod location;
 pub mod maintenance;
 pub mod metrics;
