@@ -155,7 +155,7 @@ fn write_table(out: &mut impl Write, topic: &Topic) -> io::Result<()> {
         write!(out, "  partition {number:>4}  offsets {start:>12} to {end:>12}  {size:>14} bytes")?;
         match partition.open_transactions().len() {
             0 => writeln!(out)?,
-            count => writeln!(out, "  {count} open transactions, stable up to {}", partition.last_stable_offset())?,
+            count => writeln!(out, "  open transactions {count}, stable up to {}", partition.last_stable_offset())?,
         }
     }
     Ok(())
