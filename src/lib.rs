@@ -20,7 +20,8 @@
 //!
 //! Each layer uses only those before it: [`types`], then [`name`], [`clock`] and [`metrics`], then [`mod@format`] (every byte on disk)
 //! and [`vfs`] (the seam to the operating system), then [`segment`] (the files of one base offset) and [`config`], then
-//! [`partition`] (the log), [`store`] (topics in a folder), [`maintenance`] (background work as steps), [`error`].
+//! [`partition`] (the log), [`store`] (topics in a folder), `group` (committed offsets), [`maintenance`] (background work as steps),
+//! `client` (transactions), [`error`].
 //! What most programs need stands at the root.
 //!
 //! # Cargo features

@@ -245,6 +245,39 @@ fn no_append_of_an_old_producer_follows_the_hand_over_of_a_new_one_in_any_interl
 }
 
 #[test]
+fn producers_of_different_ids_and_the_look_for_timeouts_do_not_get_in_each_others_way() {
+    const ROUNDS: usize = 20;
+    let rig = Rig::new();
+    std::thread::scope(|scope| {
+        for name in 0..4 {
+            let rig = &rig;
+            scope.spawn(move || {
+                let mut producer = rig.coordinator.init_producer(&name.to_string(), TIMEOUT_MS).unwrap();
+                for round in 0..ROUNDS {
+                    let (value, group) = (round.to_string(), name.to_string());
+                    let mut transaction = producer.begin().unwrap();
+                    transaction.append(rig.a.id(), &[Record::keyed(&group, &value)]).unwrap();
+                    transaction.commit_offsets(&group, &rig.position(round as i64)).unwrap();
+                    transaction.append(rig.b.id(), &[Record::keyed(&group, &value)]).unwrap();
+                    if round % 2 == 1 { transaction.commit().unwrap() } else { transaction.abort().unwrap() }
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            assert_eq!(rig.coordinator.abort_timed_out(at(0)).unwrap(), 0);
+            assert_eq!(rig.coordinator.expire_ids(at(0)).unwrap(), 0);
+            assert!(rig.coordinator.describe().len() <= 4);
+        }
+    });
+    assert_eq!((committed(&rig.a).len(), committed(&rig.b).len()), (2 * ROUNDS, 2 * ROUNDS));
+    for name in 0..4 {
+        let position = rig.offsets.committed(&name.to_string(), rig.a.id()).unwrap().unwrap();
+        assert_eq!(position.offset, offset(ROUNDS as i64 - 1));
+    }
+    assert_eq!(rig.a.last_stable_offset(), rig.a.log_end_offset());
+}
+
+#[test]
 fn a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced() {
     let rig = Rig::new();
     let mut producer = rig.producer();
@@ -340,6 +373,15 @@ fn bad_input_is_refused_with_a_typed_error_and_nothing_written() {
     assert_eq!(rig.offsets.committed(GROUP, rig.b.id()).unwrap().unwrap().metadata.len(), 4096);
     assert_eq!(rig.offsets.committed(GROUP, rig.a.id()).unwrap(), None);
     assert_eq!(rig.offsets.committed("another", rig.b.id()).unwrap(), None);
+}
+
+#[test]
+fn handles_can_be_shared_and_sent() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<TransactionCoordinator>();
+    shared::<OffsetLog>();
+    sent::<TransactionalProducer>();
 }
 
 #[test]
@@ -521,7 +563,7 @@ struct Truth {
 }
 
 /// Three transactions over two partitions and a group, the second one aborted.
-fn script(vfs: Arc<dyn Vfs>, clock: &ManualClock, truth: &mut Truth) -> Result<(), stratalog::Error> {
+fn script(vfs: Arc<dyn Vfs>, clock: &ManualClock, truth: &mut Truth) -> Result<(), Box<dyn std::error::Error>> {
     let store = open(vfs, clock)?;
     let a = store.create_topic("a", 1, TopicConfig::new())?.partition(0)?;
     let b = store.create_topic("b", 1, TopicConfig::new())?.partition(0)?;
@@ -614,23 +656,41 @@ fn a_power_loss_while_the_next_life_recovers_changes_nothing() {
     let clock = ManualClock::new(at(0));
     let whole = FaultyVfs::new(MemoryVfs::new());
     script(Arc::new(whole.clone()), &clock, &mut Truth::default()).unwrap();
-    for crash_at in (0..whole.mutations()).step_by(5) {
+    let next_life = |vfs: &FaultyVfs| {
+        if let Ok(store) = open(Arc::new(vfs.clone()), &clock)
+            && let Ok((coordinator, _)) = TransactionCoordinator::open(&store)
+        {
+            let _ = coordinator.init_producer(ID, TIMEOUT_MS);
+        }
+    };
+    for crash_at in 0..whole.mutations() {
         let memory = MemoryVfs::new();
         let vfs = FaultyVfs::new(memory.clone());
         vfs.crash_after(crash_at);
         let mut truth = Truth::default();
         script(Arc::new(vfs), &clock, &mut truth).unwrap_err();
-        for again_at in [1, 3, 7, 12, 20] {
+        let undisturbed = FaultyVfs::new(memory.process_crash_image());
+        next_life(&undisturbed);
+        // The moments differ from one first life to the next, so that together they cover all of the second.
+        for again_at in (crash_at % 7..=undisturbed.mutations()).step_by(7) {
             let second = FaultyVfs::new(memory.process_crash_image());
             second.crash_after(again_at);
-            if let Ok(store) = open(Arc::new(second.clone()), &clock)
-                && let Ok((coordinator, _)) = TransactionCoordinator::open(&store)
-            {
-                let _ = coordinator.init_producer(ID, TIMEOUT_MS);
-            }
+            next_life(&second);
             let when = format!("kill at {crash_at}, then end at {again_at}");
-            check(&second.crash_image(again_at).unwrap(), &clock, &truth, &when);
+            check(&second.crash_image(0).unwrap(), &clock, &truth, &when);
         }
+    }
+}
+
+#[test]
+fn what_init_handed_out_survives_a_power_loss() {
+    let rig = Rig::new();
+    for epoch in 0..3 {
+        rig.producer();
+        let image = rig.memory.crash_image();
+        let store = open(Arc::new(image.clone()), &rig.clock).unwrap();
+        let (left, _) = Rig::over(image, rig.clock.clone(), store);
+        assert_eq!(left.epoch(), epoch);
     }
 }
 
@@ -646,6 +706,21 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// A store that is open for reading only shows its transactions and groups, and refuses the rest.
+fn look_without_touching(folder: &Path) {
+    let store = StoreOptions::new().read_only(true).open(folder).unwrap();
+    let (coordinator, report) = TransactionCoordinator::open(&store).unwrap();
+    assert_eq!((report.ongoing.len(), coordinator.describe().len()), (1, 7));
+    assert_eq!(coordinator.init_producer("left-open", 1000).unwrap_err().kind(), ErrorKind::Locked);
+    assert_eq!(coordinator.new_producer_id().unwrap_err().kind(), ErrorKind::Locked);
+    let plain = TopicPartition::new(TopicName::parse("plain").unwrap(), stratalog::PartitionId::ZERO);
+    let offsets = OffsetLog::open(&store).unwrap();
+    assert_eq!(offsets.committed("classic-group-0", &plain).unwrap().unwrap().offset, offset(5));
+    let commit = [(plain, CommittedOffset::new(offset(6)))];
+    let error = offsets.commit("classic-group-0", &commit, Durability::Written).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+}
+
 #[test]
 fn transactions_and_groups_that_kafka_left_behind_are_taken_over() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store");
@@ -659,6 +734,7 @@ fn transactions_and_groups_that_kafka_left_behind_are_taken_over() {
     }
     fs::copy(golden.join("recovery-point-offset-checkpoint"), folder.path().join("recovery-point-offset-checkpoint"))
         .unwrap();
+    look_without_touching(folder.path());
     let store = LogStore::open(folder.path()).unwrap();
     let partition = store.topic("transactions").unwrap().partition(0).unwrap();
     assert_eq!(partition.last_stable_offset(), offset(144));

@@ -66,3 +66,27 @@ pub fn compare(name: &str, first: impl Fn() -> Duration, second: impl Fn() -> Du
         quartile(3)
     );
 }
+
+/// Reads a log from its start as a consumer does; returns the number of records and the bytes of their values.
+#[allow(dead_code, reason = "not every bench reads")]
+pub fn read_all(partition: &Partition) -> (u64, u64) {
+    let (mut count, mut bytes) = (0, 0);
+    let mut next = partition.log_start_offset();
+    loop {
+        let batches = partition.read(next).fetch().expect("fetched");
+        // The last batch of a fetch may be cut short; the next fetch begins with it.
+        let before = next;
+        for batch in &batches {
+            let batch = batch.expect("an intact batch");
+            for record in batch.records() {
+                let record = record.expect("a legal record");
+                count += 1;
+                bytes += record.value().map_or(0, <[u8]>::len) as u64;
+            }
+            next = batch.last_offset().next();
+        }
+        if next == before {
+            return (count, bytes);
+        }
+    }
+}

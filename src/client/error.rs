@@ -14,13 +14,13 @@ use crate::types::{ErrorKind, Offset};
 pub enum TransactionError {
     /// The store: a topic or partition isn't there, or producer ids could not be taken.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
     /// A partition could not be read or written.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The offsets of a group can't be committed.
     #[error(transparent)]
-    Group(#[from] GroupError),
+    Group(Box<GroupError>),
     /// Somebody in this process coordinates the store's transactions already. Clone that one.
     #[error("the store has a transaction coordinator already")]
     AlreadyCoordinated,
@@ -88,6 +88,18 @@ const fn verb(result: TransactionResult) -> &'static str {
     match result {
         TransactionResult::Abort => "abort",
         TransactionResult::Commit => "commit",
+    }
+}
+
+impl From<StoreError> for TransactionError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl From<GroupError> for TransactionError {
+    fn from(error: GroupError) -> Self {
+        Self::Group(Box::new(error))
     }
 }
 

@@ -38,6 +38,9 @@ struct Replayed {
 impl StateLog {
     /// Reads a partition of the topic: the log, and the last entry of each transactional id in it.
     ///
+    /// # Durability
+    /// What was read survives a power loss when this returns.
+    ///
     /// # Errors
     /// [`TransactionError::Log`], [`TransactionError::Damaged`].
     pub(super) fn load(partition: Partition) -> Result<(Self, BTreeMap<String, TransactionEntry>), TransactionError> {
@@ -50,6 +53,8 @@ impl StateLog {
                 return Err(TransactionError::Damaged { partition: partition.id().clone(), offset, source });
             }
         }
+        // After a kill the last records may not be on the disk yet, and nothing may follow from what a power loss can still undo.
+        partition.flush()?;
         let coordinator_epoch = replayed.coordinator_epoch.unwrap_or(LeaderEpoch::ZERO);
         Ok((Self { partition, coordinator_epoch }, replayed.entries))
     }

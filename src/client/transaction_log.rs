@@ -10,7 +10,8 @@
 //! 4. A commit marker is made durable in each partition, in no order that matters.
 //! 5. `CompleteCommit` is written. It needs no sync: without it, the next opening repeats step 4 and finds every marker there.
 //!
-//! An abort is the same without step 2. A coordinator that opens goes on at step 4 where step 3 was reached. Transactions that are
+//! An abort is the same without step 2. A coordinator that opens first makes durable what it read, since after a kill that is not
+//! certain, and goes on at step 4 where step 3 was reached. Transactions that are
 //! `Ongoing` then are left so: their producer aborts them when it comes back, or [`TransactionCoordinator::abort_timed_out`] does.
 //! Until then they hold up readers of committed records, and so does a transaction between steps 3 and 4.
 //!
@@ -67,7 +68,7 @@ const ID_SIZE_MAX: usize = 32_767;
 /// transaction.commit_offsets("billing", &[(orders.id().clone(), position)])?;
 /// transaction.commit()?;
 /// println!("the bill and the position after it are both there, or neither is");
-/// # Ok::<(), stratalog::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct TransactionCoordinator {
@@ -430,7 +431,7 @@ impl TransactionCoordinator {
     fn id(&self, name: &str) -> Result<Arc<TransactionalId>, TransactionError> {
         let kept_in = self.shared.topic.partition_for(name)?.id().clone();
         let log = self.shared.logs.get(&kept_in.partition).cloned();
-        let log = log.ok_or_else(|| TransactionError::Store(StoreError::UnknownTopic { name: kept_in.to_string() }))?;
+        let log = log.ok_or_else(|| TransactionError::from(StoreError::UnknownTopic { name: kept_in.to_string() }))?;
         let new = || Arc::new(TransactionalId { name: name.to_owned(), log, status: Mutex::default() });
         Ok(Arc::clone(self.shared.ids.lock().entry(name.to_owned()).or_insert_with(new)))
     }

@@ -13,7 +13,7 @@ use crate::types::{ErrorKind, Offset};
 pub enum GroupError {
     /// The store: its internal topic could not be made or found.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
     /// The partition that keeps the group could not be read or written.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -45,6 +45,12 @@ pub enum GroupError {
         /// What is wrong with it.
         source: FormatError,
     },
+}
+
+impl From<StoreError> for GroupError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 impl GroupError {

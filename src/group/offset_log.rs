@@ -49,7 +49,7 @@ const GROUP_SIZE_MAX: usize = 32_767;
 /// offsets.commit("billing", &[(orders.id().clone(), position)], Durability::Durable)?;
 /// let committed = offsets.committed("billing", orders.id())?.map(|committed| committed.offset);
 /// assert_eq!(committed, Some(orders.log_end_offset()));
-/// # Ok::<(), stratalog::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct OffsetLog {

@@ -87,3 +87,145 @@ impl GroupOffsets {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::format::{
+        BatchBuilder, BatchOptions, ProducerStamp, Record, TransactionMarker, TransactionResult, assign_offsets,
+        encode_offset_key, marker_batch,
+    };
+    use crate::name::{PartitionId, TopicName};
+    use crate::types::{LeaderEpoch, ProducerEpoch, Sequence, Timestamp};
+
+    /// A log that is only replayed.
+    #[derive(Default)]
+    struct Log {
+        offsets: GroupOffsets,
+        end: i64,
+    }
+
+    impl Log {
+        fn put(&mut self, mut bytes: Vec<u8>) -> Result<(), (Offset, FormatError)> {
+            let base = Offset::new(self.end).expect("legal");
+            assign_offsets(&mut bytes, base, LeaderEpoch::ZERO).expect("a batch");
+            let batch = RecordBatch::parse(Bytes::from(bytes)).expect("a whole batch");
+            self.end = batch.last_offset().value() + 1;
+            self.offsets.apply(&batch)
+        }
+
+        fn append(
+            &mut self,
+            transaction: Option<i64>,
+            key: &[u8],
+            value: Option<&[u8]>,
+        ) -> Result<(), (Offset, FormatError)> {
+            let producer = transaction.map(|id| ProducerStamp {
+                id: ProducerId::new(id).expect("legal"),
+                epoch: ProducerEpoch::ZERO,
+                base_sequence: Sequence::ZERO,
+                transactional: true,
+            });
+            let mut builder = BatchBuilder::new(BatchOptions { producer, ..BatchOptions::default() });
+            builder.push(&Record::from_parts(Some(key), value), None).expect("small");
+            let bytes = builder.finish().expect("a batch").to_vec();
+            self.put(bytes)
+        }
+
+        fn commit(&mut self, transaction: Option<i64>, offset: i64) {
+            let value = CommittedOffset::new(Offset::new(offset).expect("legal")).encode();
+            self.append(transaction, &key(), Some(&value)).expect("applied");
+        }
+
+        fn delete(&mut self, transaction: Option<i64>) {
+            self.append(transaction, &key(), None).expect("applied");
+        }
+
+        fn end(&mut self, transaction: i64, result: TransactionResult) {
+            let marker = TransactionMarker {
+                result,
+                producer_id: ProducerId::new(transaction).expect("legal"),
+                producer_epoch: ProducerEpoch::ZERO,
+                coordinator_epoch: 0,
+                timestamp: Timestamp::ZERO,
+            };
+            self.put(marker_batch(&marker)).expect("applied");
+        }
+
+        fn committed(&self) -> Option<i64> {
+            self.offsets.get("g", &partition()).map(|committed| committed.offset.value())
+        }
+    }
+
+    fn partition() -> TopicPartition {
+        TopicPartition::new(TopicName::parse("t").expect("legal"), PartitionId::ZERO)
+    }
+
+    fn key() -> Vec<u8> {
+        encode_offset_key("g", &partition())
+    }
+
+    #[test]
+    fn the_last_record_counts_and_a_tombstone_takes_it_away() {
+        let mut log = Log::default();
+        log.commit(None, 5);
+        log.commit(None, 3);
+        assert_eq!(log.committed(), Some(3));
+        assert_eq!(log.offsets.get("h", &partition()), None);
+        log.delete(None);
+        assert_eq!(log.committed(), None);
+        assert!(log.offsets.latest.is_empty(), "a tombstone takes no memory");
+    }
+
+    #[test]
+    fn what_a_transaction_wrote_appears_with_its_commit_and_vanishes_with_its_abort() {
+        let mut log = Log::default();
+        log.commit(None, 1);
+        log.commit(Some(7), 2);
+        log.commit(Some(8), 3);
+        assert_eq!(log.committed(), Some(1));
+        log.end(7, TransactionResult::Commit);
+        assert_eq!(log.committed(), Some(2));
+        log.end(8, TransactionResult::Abort);
+        assert_eq!(log.committed(), Some(2));
+        log.delete(Some(7));
+        assert_eq!(log.committed(), Some(2));
+        log.end(7, TransactionResult::Commit);
+        assert_eq!(log.committed(), None);
+        assert!(log.offsets.pending.is_empty() && log.offsets.latest.is_empty());
+    }
+
+    #[test]
+    fn the_order_of_the_records_decides_and_not_that_of_the_markers() {
+        let mut log = Log::default();
+        log.commit(Some(7), 1);
+        log.commit(None, 2);
+        log.end(7, TransactionResult::Commit);
+        assert_eq!(log.committed(), Some(2));
+        log.commit(Some(7), 3);
+        log.delete(None);
+        log.end(7, TransactionResult::Commit);
+        assert_eq!(log.committed(), None, "compaction would leave the tombstone");
+    }
+
+    #[test]
+    fn a_marker_without_a_transaction_and_records_of_other_kinds_change_nothing() {
+        let mut log = Log::default();
+        log.commit(None, 1);
+        log.end(7, TransactionResult::Commit);
+        log.append(None, &[0, 2, 0, 1, b'g'], Some(b"a group")).expect("left alone");
+        assert_eq!(log.committed(), Some(1));
+    }
+
+    #[test]
+    fn a_record_that_makes_no_sense_is_an_error_with_its_offset() {
+        let mut log = Log::default();
+        log.commit(None, 1);
+        let (offset, _) = log.append(None, &key(), Some(&[0, 9])).expect_err("version 9");
+        assert_eq!(offset.value(), 1);
+        let (offset, _) = log.append(None, &[0, 1, 0], Some(&[])).expect_err("a key cut short");
+        assert_eq!(offset.value(), 2);
+    }
+}

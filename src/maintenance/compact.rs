@@ -425,3 +425,59 @@ impl<'a> Meter<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::{CleanupPolicy, TopicConfig};
+    use crate::format::Record;
+    use crate::store::{LogStore, StoreOptions};
+    use crate::vfs::MemoryVfs;
+
+    /// A store with a partition of a megabyte, all of one key.
+    fn filled(clock: &ManualClock) -> (LogStore, Partition) {
+        let options = StoreOptions::new().vfs(Arc::new(MemoryVfs::new())).clock(Arc::new(clock.clone()));
+        let config = TopicConfig::new().cleanup_policy(CleanupPolicy::COMPACT);
+        let store = options.open("/log").expect("a new store");
+        let partition = store.create_topic("t", 1, config).expect("a new topic").partition(0).expect("one partition");
+        let value = "v".repeat(10_000);
+        for _ in 0..100 {
+            partition.append(&[Record::keyed("k", &value)]).expect("appended");
+        }
+        partition.roll().expect("rolled");
+        (store, partition)
+    }
+
+    #[test]
+    fn a_throttled_compaction_takes_the_time_that_its_bytes_are_worth() {
+        let clock = ManualClock::new(Timestamp::ZERO.saturating_add(1_000_000));
+        let (_store, partition) = filled(&clock);
+        let longest = Cell::new(Duration::ZERO);
+        let sleep = |pause: Duration| {
+            longest.set(longest.get().max(pause));
+            clock.advance(u64::try_from(pause.as_millis()).expect("short"));
+        };
+        let options = CompactionOptions { sleep: &sleep, ..CompactionOptions::new().bytes_per_second(100_000.0) };
+        let report = partition.compact_with(&options).expect("compacted");
+        let bytes = report.bytes_read + report.bytes_written;
+        assert!(bytes > 2_000_000, "{bytes}");
+        let (seconds, expected) = (report.duration.as_secs(), bytes / 100_000);
+        assert!(seconds.abs_diff(expected) <= 1, "{seconds} s for {bytes} bytes");
+        assert!(longest.get() <= PAUSE_MAX, "it can be cancelled in between");
+    }
+
+    #[test]
+    fn a_throttled_compaction_can_be_cancelled_while_it_sleeps() {
+        let clock = ManualClock::new(Timestamp::ZERO);
+        let (_store, partition) = filled(&clock);
+        let sleeps = Cell::new(0);
+        let sleep = |_| sleeps.set(sleeps.get() + 1);
+        let progress = |_| if sleeps.get() > 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let slow = CompactionOptions::new().bytes_per_second(1.0).on_progress(&progress);
+        let report = partition.compact_with(&CompactionOptions { sleep: &sleep, ..slow }).expect("cancelled");
+        assert!(!report.is_complete && sleeps.get() == 3);
+    }
+}

@@ -24,11 +24,8 @@ impl LogStore {
         let (vfs, root) = (&*self.shared.opener.vfs, &self.shared.opener.root);
         let path = root.join(layout::PRODUCER_IDS);
         let damaged = |source| StoreError::Damaged { path: path.clone(), source };
-        let first = match read_whole(vfs, &path)? {
-            Some(bytes) => parse_producer_ids(&bytes).map_err(damaged)?,
-            None => self.first_unseen_id(),
-        };
-        let first = first.max(floor);
+        let noted = read_whole(vfs, &path)?.map(|bytes| parse_producer_ids(&bytes)).transpose().map_err(damaged)?;
+        let first = noted.unwrap_or(ProducerId::ZERO).max(self.first_unseen_id()).max(floor);
         let end = first.value().checked_add(i64::from(count)).and_then(ProducerId::new);
         let end = end.ok_or_else(|| {
             let (field, expected) = ("next producer id", "an id with a block of ids behind it");
@@ -46,8 +43,7 @@ impl LogStore {
         (!taken).then(|| CoordinatorClaim { shared: Arc::clone(&self.shared) })
     }
 
-    /// One more than the greatest id that a partition knows. Kafka's ids are counted from another store's, so they matter
-    /// only where its folders were copied here.
+    /// One more than the greatest id that a partition knows: folders copied from Kafka bring ids that were not taken here.
     fn first_unseen_id(&self) -> ProducerId {
         let partitions = self.shared.own_partitions();
         let seen = partitions.iter().flat_map(|partition| partition.producers().into_iter().map(|one| one.producer_id));
