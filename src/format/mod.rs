@@ -38,6 +38,6 @@ pub use partition_metadata::{PartitionMetadata, TopicId};
 pub use producer_snapshot::{ProducerEntry, ProducerSnapshot};
 pub use properties::MetaProperties;
 pub use record::{HeaderRef, Headers, OwnedRecord, Record, RecordRef};
-pub(crate) use rewrite::{Rewriter, empty_batch};
+pub(crate) use rewrite::{Rewriter, Survivors, empty_batch};
 pub(crate) use topic_list::{PARTITION_COUNT_MAX, TopicEntry, TopicState, encode_topic_list, parse_topic_list};
 pub(crate) use verified_points::VerifiedPoints;
