@@ -5,7 +5,7 @@
 //! it never knows more than the log; `snapshots.rs` keeps it in files. Callers hold the partition's append lock from a check
 //! until the batch has been noted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::transactions::{Completed, OpenTransactions};
 use crate::format::{
@@ -106,7 +106,7 @@ struct Producer {
 /// The producers of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ProducerTable {
-    producers: HashMap<ProducerId, Producer>,
+    producers: BTreeMap<ProducerId, Producer>,
     open: OpenTransactions,
 }
 
@@ -125,9 +125,7 @@ impl ProducerTable {
 
     /// The table as a snapshot, by ascending producer ids as Kafka writes it.
     pub(super) fn snapshot(&self) -> ProducerSnapshot {
-        let mut entries: Vec<_> = self.producers.iter().map(|(id, producer)| producer.entry(*id)).collect();
-        entries.sort_unstable_by_key(|entry| entry.producer_id);
-        ProducerSnapshot { entries }
+        ProducerSnapshot { entries: self.producers.iter().map(|(id, producer)| producer.entry(*id)).collect() }
     }
 
     pub(super) const fn open_transactions(&self) -> &OpenTransactions {

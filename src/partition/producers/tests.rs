@@ -1,3 +1,5 @@
+//! The rules of sequences, epochs and markers, each on a table alone (reference section 16, cases 45 to 53).
+
 use super::*;
 use crate::format::{BatchBuilder, BatchOptions, Record, RecordBatch, assign_offsets, marker_batch};
 use crate::types::LeaderEpoch;
