@@ -101,7 +101,7 @@ impl Golden {
         let active = open(active_base, size(&format!("{:020}.log", active_base.value())));
         let aborted =
             sources.iter().chain([&active]).flat_map(|segment| segment.aborted().expect("sane").to_vec()).collect();
-        let snapshot = names.iter().filter(|name| name.ends_with(".snapshot")).next_back().expect("a snapshot");
+        let snapshot = names.iter().rfind(|name| name.ends_with(".snapshot")).expect("a snapshot");
         let snapshot = ProducerSnapshot::parse(&read(snapshot)).expect("sound");
         let config = TopicConfig::new().segment_bytes(segment_bytes);
         let settings = config.resolve(&TopicConfig::new()).expect("legal");
