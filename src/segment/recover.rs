@@ -236,7 +236,7 @@ impl Window<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SegmentOptions;
+    use crate::segment::SegmentOptions;
     use super::*;
     use crate::format::{AbortedTransaction, BatchBuilder, BatchOptions, Compression, Record, assign_offsets};
     use crate::types::{LeaderEpoch, ProducerId, TimestampType};
