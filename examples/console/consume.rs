@@ -27,7 +27,7 @@ pub fn run(root: &Root, arguments: Arguments) -> Result<(), Failure> {
             None => topic.partitions(),
         };
         let start = options.start.unwrap_or(Start::Latest);
-        let cursors = partitions.into_iter().map(|partition| Cursor::new(partition, start));
+        let cursors = partitions.into_iter().map(|partition| Cursor::new(partition, start, options.isolation));
         let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
         let left = options.max_count.unwrap_or(u64::MAX);
         let printer = Printer { out, json: options.json, isolation: options.isolation, left };
@@ -121,7 +121,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new(partition: Partition, start: Start) -> Result<Self, Failure> {
+    fn new(partition: Partition, start: Start, isolation: Isolation) -> Result<Self, Failure> {
         let spec = match start {
             Start::Earliest => OffsetSpec::Earliest,
             Start::Latest => OffsetSpec::Latest,
@@ -133,7 +133,11 @@ impl Cursor {
             }
         };
         let found = partition.find_offset(spec)?;
-        let next = found.map_or_else(|| partition.high_watermark(), |found| found.offset);
+        let next = match (found.map(|found| found.offset), isolation) {
+            (Some(offset), _) if start != Start::Latest => offset,
+            (_, Isolation::ReadCommitted) => partition.last_stable_offset(),
+            _ => partition.high_watermark(),
+        };
         Ok(Self { partition, next })
     }
 
