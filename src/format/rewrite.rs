@@ -11,15 +11,18 @@
 //! | record count, length, crc | of what was kept |
 //!
 //! A delete horizon, once set, is never moved. Who keeps every record and sets no horizon copies the batch's own bytes instead.
-//! Messages of magic 0 and 1 can be filtered, but not encoded.
+//!
+//! A compressed message of magic 0 or 1 is written anew with the messages inside that stay, and its last offset is theirs. It has
+//! no horizon, and can't be without records.
 
 use super::batch::{BATCH_HEADER_SIZE, BatchHeader, RecordBatch, seal};
 use super::batch_builder::BATCH_SIZE_MAX;
 use super::compression::{Compression, compress};
 use super::cursor::{Cursor, Filler, varint_size, varlong_size};
 use super::error::FormatError;
+use super::legacy::{KeptMessage, encode_wrapper};
 use super::record::RecordRef;
-use crate::types::{Position, Timestamp, TimestampType};
+use crate::types::{Offset, Position, Timestamp, TimestampType};
 
 /// Rewrites one batch after the other, in the same memory.
 #[derive(Debug, Default)]
@@ -37,6 +40,7 @@ struct Kept {
     /// Where it stands in the batch's records.
     start: usize,
     end: usize,
+    offset: Offset,
     /// Its timestamp in milliseconds, -1 for none.
     timestamp: i64,
 }
@@ -73,18 +77,21 @@ impl Rewriter {
                 survivors.kept += 1;
                 survivors.has_tombstone |= record.value().is_none();
                 let timestamp = Timestamp::to_wire(record.timestamp());
-                self.kept.push(Kept { start, end: records.at(), timestamp });
+                self.kept.push(Kept { start, end: records.at(), offset: record.offset(), timestamp });
             }
         }
     }
 
-    /// The batch of magic 2 that was filtered last, with the records that stay: at least one. `horizon` is set as its delete
-    /// horizon unless it has one.
+    /// The batch that was filtered last, with the records that stay: at least one. `horizon` is set as its delete horizon unless
+    /// it has one, or is of magic 0 or 1.
     ///
     /// # Errors
     /// Those of decompressing and compressing; [`FormatError::TooLarge`] when larger deltas made it too large.
     pub(crate) fn encode(&mut self, batch: &RecordBatch, horizon: Option<Timestamp>) -> Result<&[u8], FormatError> {
         let header = batch.header();
+        if header.magic() < 2 {
+            return self.encode_legacy(batch);
+        }
         let horizon = header.delete_horizon().or(horizon);
         let first = self.kept.first().map_or(-1, |record| record.timestamp);
         let base_timestamp = horizon.map_or(first, Timestamp::millis);
@@ -110,6 +117,18 @@ impl Rewriter {
         check_size(out.len())?;
         seal(out, header);
         Ok(out)
+    }
+
+    fn encode_legacy(&mut self, batch: &RecordBatch) -> Result<&[u8], FormatError> {
+        let stream = batch.stream()?;
+        let message = |kept: &Kept| KeptMessage {
+            offset: kept.offset,
+            timestamp: kept.timestamp,
+            entry: stream.get(kept.start..kept.end).unwrap_or_default(),
+        };
+        let kept: Vec<_> = self.kept.iter().map(message).collect();
+        self.packed = encode_wrapper(batch.header(), &kept)?;
+        Ok(&self.packed)
     }
 
     fn copy_records(&mut self, stream: &[u8], header: &BatchHeader, base: i64) -> Result<(), FormatError> {
@@ -168,7 +187,6 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::collections::HashMap;
-    use std::path::Path;
 
     use super::*;
     use crate::format::batch::{Batches, assign_offsets};
@@ -272,43 +290,92 @@ mod tests {
         assert_eq!(some, Survivors { records: 3, kept: 2, has_tombstone: false });
     }
 
-    /// The batches of a golden segment; `suffix` tells what the last cleaning read from what it wrote.
-    fn golden(folder: &str, suffix: &str) -> Vec<RecordBatch> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store").join(folder);
-        let mut paths: Vec<_> =
-            std::fs::read_dir(dir).expect("a folder").map(|file| file.expect("a file").path()).collect();
-        paths.retain(|path| path.to_string_lossy().ends_with(suffix));
-        paths.sort();
-        let batches = |path| Batches::new(Bytes::from(std::fs::read(path).expect("a file")));
-        paths.iter().flat_map(batches).map(|batch| batch.expect("sound")).collect()
+    /// A file that Kafka wrote.
+    macro_rules! golden {
+        ($($name:literal),+) => {
+            [$(&include_bytes!(concat!("../../tests/golden/", $name))[..]),+]
+        };
+    }
+
+    fn batches(files: &[&'static [u8]]) -> Vec<RecordBatch> {
+        let all = files.iter().flat_map(|file| Batches::new(Bytes::from_static(file)));
+        all.map(|batch| batch.expect("sound")).collect()
     }
 
     #[test]
     fn what_kafkas_cleaner_made_of_a_batch_is_made_here_byte_for_byte() {
+        // What the last pass read, and what it wrote.
+        let before = batches(&golden![
+            "store/compacted-0/00000000000000000000.log.deleted",
+            "store/compacted-0/00000000000000000217.log.deleted",
+            "store/compacted-0/00000000000000000253.log.deleted",
+            "store/compacted-0/00000000000000000289.log.deleted",
+            "store/compacted-0/00000000000000000333.log.deleted",
+            "store/compacted-transactions-0/00000000000000000390.log.deleted"
+        ]);
+        let after = batches(&golden![
+            "store/compacted-0/00000000000000000000.log",
+            "store/compacted-0/00000000000000000253.log",
+            "store/compacted-0/00000000000000000289.log",
+            "store/compacted-0/00000000000000000333.log",
+            "store/compacted-transactions-0/00000000000000000390.log"
+        ]);
+        let key = |batch: &RecordBatch| (batch.header().producer_id(), batch.last_offset());
+        let before: HashMap<_, _> = before.into_iter().map(|batch| (key(&batch), batch)).collect();
         let mut changed = 0;
-        for folder in ["compacted-0", "compacted-expired-0", "compacted-transactions-0"] {
-            let before: HashMap<_, _> =
-                golden(folder, ".log.deleted").into_iter().map(|batch| (batch.last_offset(), batch)).collect();
-            for after in golden(folder, ".log") {
-                let Some(before) = before.get(&after.last_offset()) else { continue };
-                let kept: Vec<_> = after.records().map(|record| record.expect("sound").offset().value()).collect();
-                let bytes = if kept.is_empty() {
-                    empty_batch(before.header()).to_vec()
-                } else {
-                    rewrite(before, after.header().delete_horizon(), |offset| kept.contains(&offset))
-                };
-                // Encoders of one codec differ in their streams, and in nothing else.
-                let got = parse(bytes);
-                assert_eq!(got.stream(), after.stream(), "{folder}, batch {}", after.last_offset());
-                if got.header().compression() == Compression::None {
-                    assert_eq!(got.bytes(), after.bytes(), "{folder}, batch {}", after.last_offset());
-                } else {
-                    assert_eq!(got.bytes().get(21..61), after.bytes().get(21..61));
-                }
-                changed += usize::from(before.bytes() != after.bytes());
-            }
+        for after in after {
+            let before = &before[&key(&after)];
+            let kept: Vec<_> = after.records().map(|record| record.expect("sound").offset().value()).collect();
+            let bytes = if kept.is_empty() {
+                empty_batch(before.header()).to_vec()
+            } else {
+                rewrite(before, after.header().delete_horizon(), |offset| kept.contains(&offset))
+            };
+            // Encoders of one codec differ in their streams, and in nothing else.
+            let got = parse(bytes);
+            assert_eq!(got.stream(), after.stream(), "batch {}", after.last_offset());
+            let compared =
+                if got.header().compression() == Compression::None { 0..after.bytes().len() } else { 21..61 };
+            assert_eq!(got.bytes().get(compared.clone()), after.bytes().get(compared), "batch {}", after.last_offset());
+            changed += usize::from(before.bytes() != after.bytes());
         }
-        assert!(changed > 20, "{changed} batches were changed");
+        assert!(changed > 10, "{changed} batches were changed");
+    }
+
+    #[test]
+    fn compressed_messages_of_the_old_formats_keep_what_stays_at_its_offset() {
+        let files = golden![
+            "legacy/v0-gzip-0/00000000000000000000.log",
+            "legacy/v0-snappy-0/00000000000000000000.log",
+            "legacy/v0-lz4-0/00000000000000000000.log",
+            "legacy/v1-gzip-0/00000000000000000000.log",
+            "legacy/v1-snappy-0/00000000000000000000.log",
+            "legacy/v1-lz4-0/00000000000000000000.log"
+        ];
+        for (position, file) in files.into_iter().enumerate() {
+            let mut rewritten = 0;
+            for batch in batches(&[file]) {
+                let keep = |offset: i64| offset % 3 != 0;
+                let read = |batch: &RecordBatch| -> Vec<_> {
+                    batch.records().map(|record| record.expect("sound").detach()).collect()
+                };
+                let mut expected = read(&batch);
+                expected.retain(|record| keep(record.offset().value()));
+                let Some(last) = expected.last().filter(|_| batch.header().compression() != Compression::None) else {
+                    continue;
+                };
+                let after = parse(rewrite(&batch, None, keep));
+                assert_eq!(format!("{:?}", read(&after)), format!("{expected:?}"), "file {position}");
+                assert_eq!((after.header().magic(), after.last_offset()), (batch.header().magic(), last.offset()));
+                let max = expected.iter().filter_map(|record| record.timestamp()).max();
+                assert_eq!(after.header().max_timestamp(), max);
+                if (batch.header().magic(), batch.header().compression()) == (0, Compression::Lz4) {
+                    assert_eq!(after.bytes()[26..33], batch.bytes()[26..33], "the frame's odd checksum");
+                }
+                rewritten += 1;
+            }
+            assert!(rewritten > 3, "file {position}: {rewritten}");
+        }
     }
 
     proptest! {

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use super::key_map::KeyMap;
 use super::transactions::{Marker, Transactions};
 use crate::format::{
-    AbortedTransaction, BatchHeader, FormatError, ProducerEntry, RecordBatch, RecordRef, Rewriter, empty_batch,
+    AbortedTransaction, BatchHeader, FormatError, ProducerEntry, RecordBatch, RecordRef, Rewriter, Survivors,
+    empty_batch,
 };
 use crate::segment::{BatchFacts, CleanedSegment, Segment, SegmentError};
 use crate::types::{Offset, Position, ProducerId, Timestamp};
@@ -284,7 +285,7 @@ impl<'a> Pass<'a> {
         Ok(bytes.len() as u64)
     }
 
-    /// What becomes of a batch, and of its transaction's entry in the `.txnindex`.
+    /// What becomes of a batch, and the entry of its transaction in the `.txnindex` if that is still needed.
     fn decide(
         &mut self,
         batch: &RecordBatch,
@@ -301,36 +302,38 @@ impl<'a> Pass<'a> {
         } else {
             self.transactions.is_aborted(&header)
         };
-        let fate = self.fate(batch, &header, discards, is_spent, keeps_legacy)?;
-        Ok((fate, aborted))
-    }
-
-    fn fate(
-        &mut self,
-        batch: &RecordBatch,
-        header: &BatchHeader,
-        discards: bool,
-        is_spent: bool,
-        keeps_legacy: bool,
-    ) -> Result<Fate<'_>, FormatError> {
-        let judge = Judge { known: &self.known, header, discards, keeps_legacy };
+        let judge = Judge { known: &self.known, header: &header, discards, keeps_legacy };
         let unkeyed = &mut self.counts.unkeyed;
         let survivors = self.rewriter.filter(batch, |record| judge.keeps(record, unkeyed))?;
         self.counts.records_read += u64::from(survivors.records);
         self.counts.records_written += u64::from(survivors.kept);
-        let is_old = header.magic() < 2;
-        if survivors.kept == 0 {
-            return Ok(match (self.must_stay_known(header), is_old) {
-                (false, _) => Fate::Goes,
-                (true, false) => Fate::IsEmptied,
-                // The old formats know no empty batch.
-                (true, true) => Fate::Stays,
-            });
+        let fate = if survivors.kept == 0 {
+            self.fate_without_records(&header)
+        } else {
+            self.fate_with_records(batch, survivors, is_spent)?
+        };
+        Ok((fate, aborted))
+    }
+
+    fn fate_without_records(&self, header: &BatchHeader) -> Fate<'static> {
+        match (self.must_stay_known(header), header.magic()) {
+            (false, _) => Fate::Goes,
+            (true, 2) => Fate::IsEmptied,
+            // The old formats know no empty batch.
+            (true, _) => Fate::Stays,
         }
-        let gets_horizon = !is_old
-            && header.delete_horizon().is_none()
-            && (survivors.has_tombstone || (header.is_control() && is_spent));
-        if is_old || (survivors.kept == survivors.records && !gets_horizon) {
+    }
+
+    fn fate_with_records(
+        &mut self,
+        batch: &RecordBatch,
+        survivors: Survivors,
+        is_spent: bool,
+    ) -> Result<Fate<'_>, FormatError> {
+        let header = batch.header();
+        let is_undated = header.magic() == 2 && header.delete_horizon().is_none();
+        let gets_horizon = is_undated && (survivors.has_tombstone || is_spent);
+        if survivors.kept == survivors.records && !gets_horizon {
             return Ok(Fate::Stays);
         }
         let horizon = gets_horizon.then(|| self.known.now.saturating_add(self.known.delete_retention_ms));

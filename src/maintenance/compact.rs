@@ -307,6 +307,10 @@ impl Run<'_> {
         let end = build(&mut map, dirty, &aborted, range, &mut watch).map_err(|stopped| self.stopped(stopped))?;
         (report.keys, report.key_memory) = (map.len() as u64, map.size());
 
+        // An old value must not go for the sake of a newer one that a power loss would take.
+        if self.partition.recovery_point() < end {
+            self.partition.flush()?;
+        }
         let producers = self.partition.producers();
         let newest_clean = sealed.iter().take_while(|segment| segment.base_offset() < first_dirty).last();
         let mut pass = Pass::new(Known {
