@@ -49,7 +49,7 @@ pub use config::{CleanupPolicy, CompressionType, StoreConfig, TopicConfig, Topic
 pub use error::Error;
 pub use format::{Compression, OwnedRecord, Record, RecordBatch, RecordRef};
 pub use location::Location;
-pub use maintenance::{MaintenanceHandle, TickReport};
+pub use maintenance::{CompactionOptions, CompactionProgress, CompactionReport, MaintenanceHandle, TickReport};
 pub use metrics::StoreMetrics;
 pub use name::{PartitionId, TopicName, TopicPartition};
 pub use partition::{

@@ -72,6 +72,14 @@ counters! {
     segments_recovered,
     /// Bytes that recovery took out of a log and kept in `.cut` files.
     bytes_cut,
+    /// Compactions of a partition that went through.
+    compactions,
+    /// Bytes of batches that compactions read, those that were given up included.
+    compaction_bytes_read,
+    /// Bytes of batches that they wrote.
+    compaction_bytes_written,
+    /// Partitions that compaction gave up because of damage.
+    uncleanable_partitions,
 }
 
 #[cfg(test)]

@@ -216,6 +216,20 @@ impl BatchHeader {
         }
     }
 
+    /// This header for the same batch of magic 2 with fewer records: its offsets, producer and sequences stay. `horizon` stands
+    /// for the base timestamp being a delete horizon.
+    pub(super) const fn with_records(self, count: u32, base_timestamp: i64, max_timestamp: i64, horizon: bool) -> Self {
+        let attributes = self.attributes & !DELETE_HORIZON_BIT;
+        let attributes = if horizon { attributes | DELETE_HORIZON_BIT } else { attributes };
+        Self { attributes, count, base_timestamp, max_timestamp, ..self }
+    }
+
+    /// This header for the same batch of magic 2 without any record: the greatest timestamp stays too.
+    pub(super) const fn without_records(self) -> Self {
+        let attributes = self.attributes & !(CODEC_BITS | DELETE_HORIZON_BIT);
+        Self { attributes, count: 0, base_timestamp: -1, ..self }
+    }
+
     /// The header's bytes in a batch of magic 2.
     fn encode(&self) -> [u8; BATCH_HEADER_SIZE] {
         let mut out = [0; BATCH_HEADER_SIZE];
@@ -438,10 +452,19 @@ impl RecordBatch {
     /// # Errors
     /// Those of [`BatchHeader::peek`]; [`FormatError::Incomplete`] when the batch isn't all there;
     /// [`FormatError::Checksum`]; [`FormatError::Invalid`] for more records than fit into its bytes.
-    pub fn parse(mut bytes: Bytes) -> Result<Self, FormatError> {
+    pub fn parse(bytes: Bytes) -> Result<Self, FormatError> {
         let header = BatchHeader::peek(&bytes)?;
+        verify_crc(&header, header.frame(&bytes)?)?;
+        Self::with_header(header, bytes)
+    }
+
+    /// [`parse`](Self::parse) without a look at the checksum: for a first pass over bytes that a second one verifies.
+    pub(crate) fn parse_unverified(bytes: Bytes) -> Result<Self, FormatError> {
+        Self::with_header(BatchHeader::peek(&bytes)?, bytes)
+    }
+
+    fn with_header(header: BatchHeader, mut bytes: Bytes) -> Result<Self, FormatError> {
         let frame = header.frame(&bytes)?;
-        verify_crc(&header, frame)?;
         if header.magic == 2 && header.compression == Compression::None {
             let fits = (frame.len() - BATCH_HEADER_SIZE) / RECORD_SIZE_MIN;
             if header.count as usize > fits {
@@ -526,15 +549,10 @@ impl RecordBatch {
                 None => LegacyRecords::of_message(&self.bytes),
             }));
         }
-        let compressed = self.header.compression != Compression::None;
-        let stream = match self.unpacked()? {
-            Some(Unpacked::Records(stream)) => stream,
-            _ => self.bytes.get(BATCH_HEADER_SIZE..).unwrap_or_default(),
-        };
         Ok(Source::Batch(BatchRecords {
-            cursor: Cursor::new(stream),
+            cursor: Cursor::new(self.stream()?),
             left: self.header.count,
-            compressed,
+            compressed: self.header.compression != Compression::None,
             base: RecordBase {
                 offset: self.header.base_offset,
                 timestamp: self.header.base_timestamp,
@@ -544,6 +562,14 @@ impl RecordBatch {
                 },
             },
         }))
+    }
+
+    /// The records of a batch of magic 2 as they are encoded, decompressed.
+    pub(super) fn stream(&self) -> Result<&[u8], FormatError> {
+        Ok(match self.unpacked()? {
+            Some(Unpacked::Records(stream)) => stream,
+            _ => self.bytes.get(BATCH_HEADER_SIZE..).unwrap_or_default(),
+        })
     }
 
     fn wrapper(&self) -> Result<Option<&Wrapper>, FormatError> {
@@ -635,6 +661,14 @@ impl<'a> Iterator for Records<'a> {
 }
 
 impl<'a> Records<'a> {
+    /// Where the next record begins in [`RecordBatch::stream`]; 0 for a batch of magic 0 or 1, which has none.
+    pub(super) const fn at(&self) -> usize {
+        match &self.0 {
+            Source::Batch(records) => records.cursor.at(),
+            _ => 0,
+        }
+    }
+
     /// Anything but the next record of a batch.
     #[cold]
     fn next_otherwise(&mut self) -> Option<Result<RecordRef<'a>, FormatError>> {

@@ -16,6 +16,7 @@ mod partition_metadata;
 mod producer_snapshot;
 mod properties;
 mod record;
+mod rewrite;
 mod sealed_text;
 #[cfg(test)]
 mod test_vectors;
@@ -37,5 +38,6 @@ pub use partition_metadata::{PartitionMetadata, TopicId};
 pub use producer_snapshot::{ProducerEntry, ProducerSnapshot};
 pub use properties::MetaProperties;
 pub use record::{HeaderRef, Headers, OwnedRecord, Record, RecordRef};
+pub(crate) use rewrite::{Rewriter, empty_batch};
 pub(crate) use topic_list::{PARTITION_COUNT_MAX, TopicEntry, TopicState, encode_topic_list, parse_topic_list};
 pub(crate) use verified_points::VerifiedPoints;

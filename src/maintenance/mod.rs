@@ -1,21 +1,33 @@
-//! The background work of a store, as steps: flush by age, retention, expiry of producers, removal of deleted files,
-//! checkpoints.
+//! The background work of a store, as steps: flush by age, retention, compaction, expiry of producers, removal of deleted
+//! files, checkpoints.
 //!
 //! Nothing here runs by itself. Either the program calls [`LogStore::tick`] now and then, or it asks for a thread with
 //! [`LogStore::spawn_maintenance`] and keeps the handle.
 
+mod cleaner;
+mod compact;
+mod compaction;
+mod key_map;
 mod retention;
+mod throttle;
+mod transactions;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+pub use compact::{CompactionOptions, CompactionProgress, CompactionReport};
+
 use crate::config::{StoreSettings, TopicSettings};
 use crate::partition::{LogError, Partition};
 use crate::store::{LogStore, StoreError};
 use crate::types::Timestamp;
+
+use compaction::Extent;
+use key_map::KeyMapLimits;
 
 /// The longest sleep of the maintenance thread in milliseconds, so that it sees a closed store soon.
 const PAUSE_MS_MAX: u64 = 1000;
@@ -34,6 +46,12 @@ pub struct TickReport {
     pub removed_files: usize,
     /// Producers that were forgotten after `producer.id.expiration.ms`, each counted in every partition.
     pub expired_producers: usize,
+    /// Partitions that were compacted.
+    pub compacted_partitions: usize,
+    /// Bytes of batches that compactions read, those that did not go through included.
+    pub compaction_bytes_read: u64,
+    /// Bytes of batches that they wrote.
+    pub compaction_bytes_written: u64,
     /// Whether the checkpoints were written.
     pub checkpointed: bool,
     /// Partitions whose work failed; the others were looked after nevertheless.
@@ -41,8 +59,9 @@ pub struct TickReport {
 }
 
 impl LogStore {
-    /// One step of background work: syncs partitions by `flush.ms`, applies retention, forgets idle producers, unlinks files that were deleted long
-    /// enough ago, writes the checkpoints. Looks at every partition once; `now` is the time that all of it goes by.
+    /// One step of background work: syncs partitions by `flush.ms`, applies retention, compacts what is dirty enough, forgets idle
+    /// producers, unlinks files that were deleted long enough ago, writes the checkpoints. Looks at every partition once; `now`
+    /// is the time that all of it goes by. With `log.cleaner.io.max.bytes.per.second`, compaction sleeps in between.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::ReadOnly`], and [`StoreError::Io`] when a checkpoint can't be written. What fails in
@@ -65,11 +84,11 @@ impl LogStore {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn tick(&self, now: Timestamp) -> Result<TickReport, StoreError> {
-        self.step(now, Work::ALL)
+        self.step(now, Work::ALL, &Pace { is_stopped: &|| false, sleep: &std::thread::sleep })
     }
 
     /// Starts a thread that does this work by the store's clock and intervals (`log.flush.scheduler.interval.ms`,
-    /// `log.retention.check.interval.ms`, the checkpoint intervals), until the handle stops it or the store is closed.
+    /// `log.retention.check.interval.ms`, `log.cleaner.backoff.ms`, the checkpoint intervals), until the handle stops it or the store is closed.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::ReadOnly`]; [`StoreError::Thread`] when the operating system gives no thread.
@@ -84,12 +103,16 @@ impl LogStore {
         Ok(MaintenanceHandle { stop, thread: Some(thread) })
     }
 
-    fn step(&self, now: Timestamp, work: Work) -> Result<TickReport, StoreError> {
+    fn step(&self, now: Timestamp, work: Work, pace: &Pace<'_>) -> Result<TickReport, StoreError> {
         let mut report = TickReport::default();
-        for partition in self.maintained_partitions()? {
-            if let Err(error) = report.look_after(&partition, now, work) {
+        let partitions = self.maintained_partitions()?;
+        for partition in &partitions {
+            if let Err(error) = report.look_after(partition, now, work) {
                 report.failures.push(error);
             }
+        }
+        if work.compaction && self.settings().cleaner_enable {
+            report.compact_in_turn(&partitions, now, self.settings(), pace);
         }
         report.removed_files += self.remove_expired(now)?;
         if work.checkpoint {
@@ -105,12 +128,19 @@ impl LogStore {
 struct Work {
     flush: bool,
     retention: bool,
+    compaction: bool,
     producers: bool,
     checkpoint: bool,
 }
 
 impl Work {
-    const ALL: Self = Self { flush: true, retention: true, producers: true, checkpoint: true };
+    const ALL: Self = Self { flush: true, retention: true, compaction: true, producers: true, checkpoint: true };
+}
+
+/// How work that takes long sleeps, and learns that it is to end.
+struct Pace<'a> {
+    is_stopped: &'a dyn Fn() -> bool,
+    sleep: &'a dyn Fn(Duration),
 }
 
 /// When the thread does what next.
@@ -118,6 +148,7 @@ impl Work {
 struct Schedule {
     flush: Due,
     retention: Due,
+    compaction: Due,
     producers: Due,
     checkpoint: Due,
 }
@@ -153,6 +184,7 @@ impl Schedule {
         Self {
             flush: Due::every(settings.flush_scheduler_interval_ms, now),
             retention: Due::every(settings.retention_check_interval_ms, now),
+            compaction: Due::every(settings.cleaner_backoff_ms, now),
             producers: Due::every(settings.producer_id_expiration_check_interval_ms, now),
             checkpoint: Due::every(checkpoint, now),
         }
@@ -162,6 +194,7 @@ impl Schedule {
         Work {
             flush: self.flush.take(now),
             retention: self.retention.take(now),
+            compaction: self.compaction.take(now),
             producers: self.producers.take(now),
             checkpoint: self.checkpoint.take(now),
         }
@@ -169,7 +202,8 @@ impl Schedule {
 
     /// How long the thread may sleep without missing anything by much.
     fn pause(&self) -> Duration {
-        let shortest = [&self.flush, &self.retention, &self.producers, &self.checkpoint].map(|due| due.interval_ms);
+        let all = [&self.flush, &self.retention, &self.compaction, &self.producers, &self.checkpoint];
+        let shortest = all.map(|due| due.interval_ms);
         let shortest = shortest.into_iter().min().unwrap_or(PAUSE_MS_MAX);
         Duration::from_millis(shortest.clamp(1, PAUSE_MS_MAX))
     }
@@ -202,13 +236,70 @@ impl TickReport {
         }
         Ok(())
     }
+
+    /// Compacts each partition that is due: those overdue first, then the dirtiest. As many logs as are eligible now, each once.
+    fn compact_in_turn(&mut self, partitions: &[Partition], now: Timestamp, settings: &StoreSettings, pace: &Pace<'_>) {
+        let mut due = Vec::new();
+        for partition in partitions {
+            match eligible(partition, now) {
+                Ok(extent) => due.extend(extent.map(|extent| (partition, extent))),
+                // Closed by somebody else meanwhile.
+                Err(LogError::Closed { .. }) => {}
+                Err(error) => self.failures.push(error),
+            }
+        }
+        let extents: Vec<_> = due.iter().map(|(_, extent)| *extent).collect();
+        let progress = |_| if (pace.is_stopped)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let options = CompactionOptions {
+            limits: KeyMapLimits {
+                budget: settings.cleaner_dedupe_buffer_size,
+                load_factor: settings.cleaner_io_buffer_load_factor,
+            },
+            bytes_per_second: settings.cleaner_io_max_bytes_per_second,
+            progress: &progress,
+            sleep: pace.sleep,
+        };
+        for position in compaction::order(&extents) {
+            if let Some((partition, extent)) = due.get(position) {
+                self.compact(partition, *extent, now, &options);
+            }
+        }
+    }
+
+    fn compact(&mut self, partition: &Partition, extent: Extent, now: Timestamp, options: &CompactionOptions<'_>) {
+        // Somebody compacts it by hand.
+        let Some(_only) = partition.try_lock_cleaning() else { return };
+        match compact::compact(partition, &partition.settings(), extent, now, options) {
+            Ok(done) => {
+                self.compacted_partitions += usize::from(done.is_complete);
+                self.compaction_bytes_read += done.bytes_read;
+                self.compaction_bytes_written += done.bytes_written;
+            }
+            Err(error) => self.failures.push(error),
+        }
+    }
+}
+
+/// What is to be compacted of a partition in the background, if anything is.
+fn eligible(partition: &Partition, now: Timestamp) -> Result<Option<Extent>, LogError> {
+    let settings = partition.settings();
+    if !settings.cleanup_policy.compacts() || partition.uncleanable().is_some() || partition.check_cleanable().is_err()
+    {
+        return Ok(None);
+    }
+    let extent = compact::extent(partition, &settings, now)?;
+    if extent.is_note_wrong {
+        partition.set_compacted_to(extent.first_dirty);
+    }
+    Ok(extent.is_eligible(&settings).then_some(extent))
 }
 
 fn run(store: &LogStore, stop: &Stop) -> Result<(), StoreError> {
     let mut schedule = Schedule::new(store.settings(), store.clock().now());
+    let pace = Pace { is_stopped: &|| stop.is_requested(), sleep: &|pause| _ = stop.wait(pause) };
     while !stop.wait(schedule.pause()) {
         let now = store.clock().now();
-        match store.step(now, schedule.take(now)) {
+        match store.step(now, schedule.take(now), &pace) {
             Err(StoreError::Closed { .. }) => break,
             result => drop(result?),
         }
@@ -231,6 +322,10 @@ impl Stop {
             self.changed.wait_for(&mut requested, interval);
         }
         *requested
+    }
+
+    fn is_requested(&self) -> bool {
+        *self.requested.lock()
     }
 
     fn request(&self) {

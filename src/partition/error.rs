@@ -117,6 +117,12 @@ pub enum LogError {
         /// The partition.
         partition: TopicPartition,
     },
+    /// A compaction of a topic whose `cleanup.policy` doesn't have it.
+    #[error("{partition} is not compacted: expected `compact` in its cleanup.policy")]
+    NotCompacted {
+        /// The partition.
+        partition: TopicPartition,
+    },
     /// A change to a partition that is open for reading only.
     #[error("{partition} is open read-only")]
     ReadOnly {
@@ -137,9 +143,10 @@ impl LogError {
             Self::Segment { source, .. } => source.kind(),
             Self::Checkpoint { source, .. } => source.kind(),
             Self::OffsetOutOfRange { .. } => ErrorKind::OffsetOutOfRange,
-            Self::NoRecords { .. } | Self::InvalidRecord { .. } | Self::InvalidTimestamp { .. } => {
-                ErrorKind::InvalidInput
-            }
+            Self::NoRecords { .. }
+            | Self::InvalidRecord { .. }
+            | Self::InvalidTimestamp { .. }
+            | Self::NotCompacted { .. } => ErrorKind::InvalidInput,
             Self::InvalidBatch { source, .. } => source.kind(),
             Self::Producer { source, .. } => source.kind(),
             Self::TooLarge { .. } => ErrorKind::TooLarge,
@@ -163,6 +170,7 @@ impl LogError {
             | Self::TooLarge { partition, .. }
             | Self::Offline { partition, .. }
             | Self::Closed { partition }
+            | Self::NotCompacted { partition }
             | Self::ReadOnly { partition } => partition,
         }
     }

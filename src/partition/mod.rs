@@ -13,6 +13,7 @@
 //! whoever sees a batch also sees a log end offset above it.
 
 mod append;
+mod cleaning;
 mod epochs;
 mod error;
 mod lookup;
@@ -94,6 +95,10 @@ struct Inner {
     waiters: Waiters,
     builders: BuilderPool,
     trash: Mutex<Vec<Trash>>,
+    /// Held while the partition is compacted.
+    cleaning: Mutex<()>,
+    /// The damage that made compaction give up.
+    uncleanable: Mutex<Option<String>>,
 }
 
 /// Whether the partition can be used.
@@ -221,10 +226,6 @@ impl Partition {
     /// Up to where the log has been compacted; `None` when it never was.
     pub(crate) fn first_dirty_offset(&self) -> Option<Offset> {
         Offset::new(self.inner.first_dirty.load(Ordering::Acquire))
-    }
-
-    pub(crate) fn set_first_dirty_offset(&self, offset: Option<Offset>) {
-        self.inner.first_dirty.store(Offset::to_wire(offset), Ordering::Release);
     }
 
     /// The base offset of the oldest segment.

@@ -150,6 +150,8 @@ impl Partition {
             waiters: Waiters::default(),
             builders: BuilderPool::default(),
             trash: Mutex::new(Vec::new()),
+            cleaning: Mutex::new(()),
+            uncleanable: Mutex::new(None),
             segments: RwLock::new(opened.list.clone()),
         };
         inner.adopt(&mut inner.writer.lock(), opened)?;
@@ -192,6 +194,7 @@ impl Partition {
         let mut opened = Opening::new(&params).reopening().run()?;
         opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
         *inner.segments.write() = opened.list.clone();
+        inner.clear_uncleanable();
         store(&inner.log_start, opened.log_start);
         store(&inner.log_end, opened.log_end);
         let (end, report) = (opened.log_end, opened.report.clone());

@@ -149,6 +149,16 @@ impl LogFile {
         self.read_copied(start, end)
     }
 
+    /// All published bytes, mapped where the file may be: a cleaner doesn't copy a segment into memory.
+    pub(crate) fn whole(&self) -> Result<Bytes, SegmentError> {
+        let published = self.size();
+        match (published, self.mappable) {
+            (0, _) => Ok(Bytes::new()),
+            (_, true) => self.read_mapped(0, published, published),
+            (_, false) => self.read_copied(0, published),
+        }
+    }
+
     /// Renews the map up to `published` and reads from it.
     fn read_mapped(&self, start: u64, end: u64, published: u64) -> Result<Bytes, SegmentError> {
         let mut map = self.map.write();

@@ -414,6 +414,16 @@ impl Segment {
         self.log.read(position, size)
     }
 
+    /// All bytes of the `.log`, mapped.
+    pub(crate) fn bytes(&self) -> Result<Bytes, SegmentError> {
+        self.log.whole()
+    }
+
+    /// Bytes of the entries in the offset index and in the time index.
+    pub(crate) fn index_sizes(&self) -> Result<(u64, u64), SegmentError> {
+        Ok((self.offset_index.count()? as u64 * 8, self.time_index.count()? as u64 * 12))
+    }
+
     /// Where the batches end and the offset after the last one, by walking from the last index entry.
     pub(crate) fn end(&self) -> Result<(Position, Offset), SegmentError> {
         let (mut next, mut end) = (self.base_offset, Position::ZERO);

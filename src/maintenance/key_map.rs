@@ -1,0 +1,261 @@
+//! The newest offset of each key, within a fixed budget of memory: what compaction knows of the records that it has yet to clean.
+//!
+//! Keys are not kept but their 128-bit SipHash, under a secret that is drawn for each map: whoever chooses keys can't make two of
+//! them collide, or crowd one place of the table. A table of 24-byte entries is filled up to its load factor and never grows.
+//!
+//! The table is open-addressed by Robin Hood's rule: going on from the slot that a hash asks for, no entry is nearer to its own
+//! slot than the ones behind it could be to theirs. So a search for a key that is not there ends as soon as one that is.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use siphasher::sip128::{Hash128, SipHasher13};
+
+use crate::types::Offset;
+
+/// Bytes of memory that one key takes.
+pub(super) const ENTRY_SIZE: u64 = 24;
+
+/// One slot; zeroed memory is a free one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    /// The key's hash.
+    hash: [u64; 2],
+    /// The offset plus one; 0 for a free slot.
+    offset: u64,
+}
+
+const FREE: Entry = Entry { hash: [0; 2], offset: 0 };
+
+const _: () = assert!(size_of::<Entry>() as u64 == ENTRY_SIZE);
+
+/// How large a [`KeyMap`] may get.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct KeyMapLimits {
+    /// Bytes of memory.
+    pub budget: u64,
+    /// The share of the table that keys may fill, below 1.
+    pub load_factor: f64,
+}
+
+/// Hashes of keys with offsets.
+#[derive(Debug)]
+pub(super) struct KeyMap {
+    hasher: SipHasher13,
+    table: Box<[Entry]>,
+    len: usize,
+    capacity: usize,
+}
+
+impl KeyMap {
+    /// An empty map for at most `keys_max` keys, as far as the limits allow; for one key in any case.
+    pub(super) fn new(limits: KeyMapLimits, keys_max: u64) -> Self {
+        let load_factor = limits.load_factor.clamp(0.01, 0.95);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a size that is off by one in 2^53 is as good"
+        )]
+        let needed = (keys_max as f64 / load_factor).ceil() as u64;
+        // Two slots hold one key at any load factor, and leave one free.
+        let slots = (limits.budget / ENTRY_SIZE).min(needed.saturating_add(1)).max(2);
+        let slots = usize::try_from(slots).unwrap_or(usize::MAX / size_of::<Entry>());
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "between 0 and the number of slots"
+        )]
+        let capacity = ((slots as f64 * load_factor) as usize).clamp(1, slots - 1);
+        Self { hasher: random_hasher(), table: vec![FREE; slots].into_boxed_slice(), len: 0, capacity }
+    }
+
+    /// The number of keys.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The number of keys that it can hold.
+    #[cfg(test)]
+    pub(super) const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes of its table.
+    pub(super) const fn size(&self) -> u64 {
+        self.table.len() as u64 * ENTRY_SIZE
+    }
+
+    /// Sets the offset of `key`. `false` when the map is full and the key isn't in it: then nothing changed.
+    pub(super) fn put(&mut self, key: &[u8], offset: Offset) -> bool {
+        let mut entry = Entry { hash: self.hash(key), offset: offset.value().cast_unsigned() + 1 };
+        let (mut slot, mut distance) = match self.find(entry.hash) {
+            Ok(slot) => {
+                self.set(slot, entry);
+                return true;
+            }
+            Err(place) => place,
+        };
+        if self.len >= self.capacity {
+            return false;
+        }
+        self.len += 1;
+        // Whoever stands nearer to its own slot than the newcomer gives way and looks on. A free slot ends it: there is one.
+        loop {
+            let resident = self.at(slot);
+            if resident == FREE {
+                self.set(slot, entry);
+                return true;
+            }
+            let residents = self.distance(resident.hash, slot);
+            if residents < distance {
+                self.set(slot, entry);
+                (entry, distance) = (resident, residents);
+            }
+            (slot, distance) = (self.next(slot), distance + 1);
+        }
+    }
+
+    /// The offset of `key`.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Offset> {
+        let slot = self.find(self.hash(key)).ok()?;
+        self.at(slot).offset.checked_sub(1).and_then(|offset| Offset::new(offset.cast_signed()))
+    }
+
+    fn hash(&self, key: &[u8]) -> [u64; 2] {
+        let Hash128 { h1, h2 } = self.hasher.hash(key);
+        [h1, h2]
+    }
+
+    /// The slot of an entry; for one that isn't there, the first slot that it could take and that slot's distance from its own.
+    fn find(&self, hash: [u64; 2]) -> Result<usize, (usize, usize)> {
+        let (mut slot, mut distance) = (self.home(hash), 0);
+        loop {
+            let resident = self.at(slot);
+            if resident == FREE {
+                return Err((slot, distance));
+            }
+            if resident.hash == hash {
+                return Ok(slot);
+            }
+            if self.distance(resident.hash, slot) < distance {
+                return Err((slot, distance));
+            }
+            (slot, distance) = (self.next(slot), distance + 1);
+        }
+    }
+
+    /// The slot that a hash asks for: its first half as a share of the table.
+    #[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
+    fn home(&self, [high, _]: [u64; 2]) -> usize {
+        ((u128::from(high) * self.table.len() as u128) >> 64) as usize
+    }
+
+    fn distance(&self, hash: [u64; 2], slot: usize) -> usize {
+        let home = self.home(hash);
+        if slot >= home { slot - home } else { slot + self.table.len() - home }
+    }
+
+    const fn next(&self, slot: usize) -> usize {
+        if slot + 1 == self.table.len() { 0 } else { slot + 1 }
+    }
+
+    fn at(&self, slot: usize) -> Entry {
+        self.table.get(slot).copied().unwrap_or(FREE)
+    }
+
+    fn set(&mut self, slot: usize, entry: Entry) {
+        if let Some(place) = self.table.get_mut(slot) {
+            *place = entry;
+        }
+    }
+}
+
+/// A hash function with a secret of its own; the standard library draws the randomness.
+fn random_hasher() -> SipHasher13 {
+    let draw = || RandomState::new().build_hasher().finish();
+    SipHasher13::new_with_keys(draw(), draw())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(slots: u64, load_factor: f64) -> KeyMap {
+        KeyMap::new(KeyMapLimits { budget: slots * ENTRY_SIZE, load_factor }, u64::MAX)
+    }
+
+    fn at(offset: i64) -> Offset {
+        Offset::new(offset).expect("a legal offset")
+    }
+
+    #[test]
+    fn of_a_key_put_twice_the_newest_offset_stays() {
+        let mut map = map(100, 0.9);
+        assert!(map.put(b"k", at(3)) && map.put(b"k", at(7)));
+        assert_eq!((map.get(b"k"), map.len()), (Some(at(7)), 1));
+        assert_eq!(map.get(b"other"), None);
+    }
+
+    #[test]
+    fn a_full_map_takes_no_new_key_and_still_updates_and_misses() {
+        let mut map = map(10, 0.9);
+        assert_eq!(map.capacity(), 9);
+        for key in 0..9_u8 {
+            assert!(map.put(&[key], at(key.into())));
+        }
+        assert!(!map.put(&[9], at(9)), "the tenth key");
+        assert!(map.put(&[4], at(40)), "a key that is there");
+        assert_eq!((map.get(&[9]), map.get(&[4]), map.len()), (None, Some(at(40)), 9));
+    }
+
+    #[test]
+    fn offset_zero_and_the_empty_key_are_like_any_other() {
+        let mut map = map(2, 0.95);
+        assert_eq!(map.capacity(), 1);
+        assert!(map.put(b"", Offset::ZERO));
+        assert_eq!(map.get(b""), Some(Offset::ZERO));
+        assert!(map.put(b"", Offset::MAX));
+        assert_eq!(map.get(b""), Some(Offset::MAX));
+    }
+
+    #[test]
+    fn the_table_is_as_large_as_the_keys_need_and_never_over_its_budget() {
+        let limits = KeyMapLimits { budget: 134_217_728, load_factor: 0.9 };
+        let small = KeyMap::new(limits, 100);
+        assert!(small.capacity() >= 100 && small.size() < 3000, "{} bytes", small.size());
+        let large = KeyMap::new(limits, u64::MAX);
+        assert!(large.size() <= limits.budget);
+        assert_eq!(large.capacity(), 5_033_164);
+        assert_eq!(KeyMap::new(KeyMapLimits { budget: 0, load_factor: 0.9 }, 0).capacity(), 1);
+    }
+
+    #[test]
+    fn no_two_maps_hash_alike() {
+        assert_ne!(map(2, 0.9).hash(b"key"), map(2, 0.9).hash(b"key"));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(slots in 2_u64..64, keys in prop::collection::vec(0_u8..80, 0..400)) {
+            let mut map = map(slots, 0.9);
+            let mut model = HashMap::new();
+            for (offset, key) in keys.into_iter().enumerate() {
+                let offset = at(i64::try_from(offset).expect("small"));
+                let fits = model.contains_key(&key) || model.len() < map.capacity();
+                prop_assert_eq!(map.put(&[key], offset), fits);
+                if fits {
+                    model.insert(key, offset);
+                }
+                prop_assert_eq!(map.len(), model.len());
+            }
+            for key in 0_u8..80 {
+                prop_assert_eq!(map.get(&[key]), model.get(&key).copied());
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What compaction needs of a partition besides reading it: one cleaning at a time, where to write, and what it came to.
+//!
+//! The rules of compaction are not here: this is the state that they leave behind.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+
+use super::{Inner, LogError, Partition};
+use crate::clock::Clock;
+use crate::format::AbortedTransaction;
+use crate::metrics::Counters;
+use crate::segment::{CleanedSegment, SegmentError};
+use crate::types::Offset;
+
+impl Partition {
+    /// Why compaction gave this partition up: the damage that it found. It is not tried again until the partition is opened anew.
+    #[must_use]
+    pub fn uncleanable(&self) -> Option<String> {
+        self.inner.uncleanable.lock().clone()
+    }
+
+    /// Gives the partition up; returns whether it was not given up before.
+    pub(crate) fn set_uncleanable(&self, reason: String) -> bool {
+        let is_new = self.inner.uncleanable.lock().replace(reason).is_none();
+        if is_new {
+            self.counters().uncleanable_partitions.add(1);
+        }
+        is_new
+    }
+
+    /// Waits until no other cleaning of this partition goes on, and holds off the next.
+    pub(crate) fn lock_cleaning(&self) -> MutexGuard<'_, ()> {
+        self.inner.cleaning.lock()
+    }
+
+    /// As [`Partition::lock_cleaning`], but `None` while another cleaning goes on.
+    pub(crate) fn try_lock_cleaning(&self) -> Option<MutexGuard<'_, ()>> {
+        self.inner.cleaning.try_lock()
+    }
+
+    /// Refuses what a partition that is offline, closed or read-only can't do.
+    pub(crate) fn check_cleanable(&self) -> Result<(), LogError> {
+        self.inner.check_writable()
+    }
+
+    /// Begins a segment that will take the place of others.
+    pub(crate) fn create_cleaned(&self, base: Offset) -> Result<CleanedSegment, SegmentError> {
+        let inner = &self.inner;
+        CleanedSegment::create(std::sync::Arc::clone(&inner.vfs), &inner.dir, base, inner.segment_options())
+    }
+
+    /// The aborted transactions of the whole log, in the order of their markers.
+    pub(crate) fn aborted_transactions(&self) -> Result<Vec<AbortedTransaction>, SegmentError> {
+        let mut all = Vec::new();
+        for segment in self.inner.list().iter() {
+            all.extend_from_slice(&segment.aborted()?);
+        }
+        Ok(all)
+    }
+
+    /// Notes that the log is compacted up to `end`, as far as it has not been cut meanwhile.
+    pub(crate) fn set_compacted_to(&self, end: Offset) {
+        let _writer = self.inner.writer.lock();
+        let end = end.min(self.inner.list().active().base_offset());
+        self.inner.first_dirty.store(end.value(), Ordering::Release);
+    }
+
+    /// The time by the store's clock.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
+    /// The store's counters.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+}
+
+impl Inner {
+    /// Lets compaction try again.
+    pub(super) fn clear_uncleanable(&self) {
+        *self.uncleanable.lock() = None;
+    }
+}
