@@ -429,8 +429,10 @@ impl World {
         let torn = self.history.batch_at(end).is_some_and(|batch| batch.base < end);
         assert!(!torn || end == start, "the log ends at {end}, inside of a batch");
         self.history.cut(end);
+        // Of what was not synced, a power loss may take a segment's end and leave the next segment.
+        let is_lost = self.history.lose(durable, &physical(&self.partition));
         self.history.start = start;
-        self.adopt_producers(is_cut);
+        self.adopt_producers(is_cut || is_lost);
     }
 
     /// Producers are known as before, but for those that may have been forgotten: the idle ones, and those whose last batch is

@@ -115,6 +115,13 @@ impl History {
         self.batches.iter().find(|batch| (batch.base..=batch.last).contains(&place))
     }
 
+    /// Takes away the batches at or above `durable` of which no file holds anything.
+    pub fn lose(&mut self, durable: i64, files: &[Batch]) -> bool {
+        let before = self.batches.len();
+        self.batches.retain(|batch| batch.last < durable || files.iter().any(|found| found.base == batch.base));
+        self.batches.len() < before
+    }
+
     /// Takes away all batches that reach to `end`.
     pub fn cut(&mut self, end: i64) {
         self.batches.retain(|batch| batch.last < end);
