@@ -103,6 +103,17 @@ fn transactions_that_overlap_over_many_segments_are_told_apart() {
 }
 
 #[test]
+fn a_log_start_inside_of_an_open_transactions_batch_shows_nothing_of_it() {
+    let rig = Rig::new(&[]);
+    rig.partition.append_from(in_transaction(1, 0, 0), &vec![Record::new("open"); 3], Durability::Written).unwrap();
+    rig.partition.delete_records_before(offset(1)).unwrap();
+    assert_eq!(rig.partition.last_stable_offset(), offset(1));
+    assert!(committed(&rig.partition).is_empty());
+    end(&rig.partition, marker(Commit, 1, 0));
+    assert_eq!(committed(&rig.partition), ["open", "open"]);
+}
+
+#[test]
 fn transactions_survive_closing_kills_and_power_losses() {
     let rig = Rig::new(&[("segment.bytes", "300")]);
     for round in 0..8_i16 {

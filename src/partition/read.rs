@@ -101,6 +101,10 @@ impl Read<'_> {
 
     fn find_bytes(&self, end: Offset) -> Result<(Bytes, Aborted), LogError> {
         let inner = &self.partition.inner;
+        // The log start may lie inside of a batch of an open transaction: the end is there too, and the batch begins before it.
+        if self.offset >= end {
+            return Ok((Bytes::new(), Aborted::default()));
+        }
         let list = inner.list();
         let mut segments = list.from(self.offset).peekable();
         while let Some(segment) = segments.next() {
