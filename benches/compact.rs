@@ -104,11 +104,13 @@ fn random_bytes(size: usize) -> Vec<u8> {
 fn compact(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("compact");
     group.throughput(Throughput::Bytes(LOG_SIZE as u64));
-    let mut codecs = vec![("none", Compression::None)];
-    #[cfg(feature = "lz4")]
-    codecs.push(("lz4", Compression::Lz4));
-    #[cfg(feature = "zstd")]
-    codecs.push(("zstd", Compression::Zstd));
+    let codecs = [
+        ("none", Compression::None),
+        #[cfg(feature = "lz4")]
+        ("lz4", Compression::Lz4),
+        #[cfg(feature = "zstd")]
+        ("zstd", Compression::Zstd),
+    ];
     for (value_name, value_size) in [("100B", 100), ("1KiB", 1024)] {
         for &(codec_name, codec) in &codecs {
             let rounds = std::cell::RefCell::new(Vec::new());
