@@ -8,15 +8,15 @@
 //! Choosing what to clean, and putting the outcome in place, is for the caller.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::key_map::KeyMap;
+use super::key_map::{FETCH_COUNT, KeyHash, KeyMap};
 use super::transactions::{Marker, Transactions};
 use crate::format::{
-    AbortedTransaction, BatchHeader, FormatError, ProducerEntry, RecordBatch, RecordRef, Rewriter, Survivors,
+    AbortedTransaction, BatchHeader, FormatError, ProducerEntry, RecordBatch, RecordRef, Records, Rewriter, Survivors,
     empty_batch,
 };
 use crate::segment::{BatchFacts, CleanedSegment, Segment, SegmentError};
@@ -105,6 +105,7 @@ pub(super) fn build(
     watch: &mut Watch<'_>,
 ) -> Result<Offset, Stopped> {
     let mut transactions = Transactions::new(aborted, start);
+    let mut chunk = Vec::with_capacity(FETCH_COUNT);
     for segment in segments {
         let mut walk = Walk::new(segment)?;
         while let Some(batch) = walk.next(RecordBatch::parse_unverified)? {
@@ -120,7 +121,8 @@ pub(super) fn build(
             if header.is_control() {
                 transactions.marker(&batch).map_err(|error| walk.error(&batch, error))?;
             } else if !transactions.is_aborted(header)
-                && let Some(full) = put_all(map, &batch, start, end).map_err(|error| walk.error(&batch, error))?
+                && let Some(full) =
+                    put_all(map, &mut chunk, &batch, start..end).map_err(|error| walk.error(&batch, error))?
             {
                 return Ok(full);
             }
@@ -129,17 +131,34 @@ pub(super) fn build(
     Ok(end)
 }
 
-/// Puts the keys of a batch into the map; returns the offset of the first one that does not fit.
-fn put_all(map: &mut KeyMap, batch: &RecordBatch, start: Offset, end: Offset) -> Result<Option<Offset>, FormatError> {
-    for record in batch.records() {
-        let record = record?;
-        if let (Some(key), true) = (record.key(), (start..end).contains(&record.offset()))
-            && !map.put(key, record.offset())
-        {
-            return Ok(Some(record.offset()));
+/// Puts the keys of the records of `range` in a batch into the map; returns the offset of the first one that does not fit.
+fn put_all(
+    map: &mut KeyMap,
+    chunk: &mut Vec<(KeyHash, Offset)>,
+    batch: &RecordBatch,
+    range: Range<Offset>,
+) -> Result<Option<Offset>, FormatError> {
+    let mut records = batch.records();
+    loop {
+        chunk.clear();
+        let mut is_done = true;
+        for record in records.by_ref().take(FETCH_COUNT) {
+            let record = record?;
+            is_done = false;
+            if let (Some(key), true) = (record.key(), range.contains(&record.offset())) {
+                chunk.push((map.hash(key), record.offset()));
+            }
+        }
+        if is_done {
+            return Ok(None);
+        }
+        map.fetch(chunk.iter().map(|(key, _)| *key));
+        for &(key, offset) in chunk.iter() {
+            if !map.put(key, offset) {
+                return Ok(Some(offset));
+            }
         }
     }
-    Ok(None)
 }
 
 /// What a pass knows of the log before it begins.
@@ -182,6 +201,8 @@ pub(super) struct Pass<'a> {
     producers: HashMap<ProducerId, ProducerEntry>,
     transactions: Transactions,
     rewriter: Rewriter,
+    /// Memory for the keys that are looked up next.
+    keys: Vec<Option<KeyHash>>,
     counts: Counts,
 }
 
@@ -199,7 +220,8 @@ impl<'a> Pass<'a> {
     pub(super) fn new(known: Known<'a>) -> Self {
         let producers = known.producers.iter().map(|entry| (entry.producer_id, *entry)).collect();
         let transactions = Transactions::new(known.aborted, known.start);
-        Self { known, producers, transactions, rewriter: Rewriter::default(), counts: Counts::default() }
+        let (rewriter, keys) = (Rewriter::default(), Vec::with_capacity(FETCH_COUNT));
+        Self { known, producers, transactions, rewriter, keys, counts: Counts::default() }
     }
 
     /// What was done so far.
@@ -304,7 +326,12 @@ impl<'a> Pass<'a> {
         };
         let judge = Judge { known: &self.known, header: &header, discards, keeps_legacy };
         let unkeyed = &mut self.counts.unkeyed;
-        let survivors = self.rewriter.filter(batch, |record| judge.keeps(record, unkeyed))?;
+        let mut newest = Newest::of(&self.known, batch, &mut self.keys);
+        let looks_up = !discards && !header.is_control();
+        let survivors = self.rewriter.filter(batch, |record| {
+            let newest = if looks_up { newest.next() } else { None };
+            judge.keeps(record, newest, unkeyed)
+        })?;
         self.counts.records_read += u64::from(survivors.records);
         self.counts.records_written += u64::from(survivors.kept);
         let fate = if survivors.kept == 0 {
@@ -361,18 +388,19 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn keeps(&self, record: &RecordRef<'_>, unkeyed: &mut u64) -> bool {
+    /// `newest` is what the map knows of the record's key.
+    fn keeps(&self, record: &RecordRef<'_>, newest: Option<Offset>, unkeyed: &mut u64) -> bool {
         if self.discards {
             return false;
         }
         if self.header.is_control() || record.offset() >= self.known.end {
             return true;
         }
-        let Some(key) = record.key() else {
+        if record.key().is_none() {
             *unkeyed += 1;
             return false;
-        };
-        let is_newest = self.known.map.get(key).is_none_or(|newest| record.offset() >= newest);
+        }
+        let is_newest = newest.is_none_or(|newest| record.offset() >= newest);
         is_newest && (record.value().is_some() || self.keeps_tombstones())
     }
 
@@ -381,6 +409,43 @@ impl Judge<'_> {
             return self.keeps_legacy;
         }
         self.header.delete_horizon().is_none_or(|horizon| self.known.now < horizon)
+    }
+}
+
+/// What the map knows of the keys of a batch, record by record, looked up some ahead.
+struct Newest<'a> {
+    known: &'a Known<'a>,
+    ahead: Records<'a>,
+    keys: &'a mut Vec<Option<KeyHash>>,
+    /// The next one of `keys`.
+    at: usize,
+}
+
+impl<'a> Newest<'a> {
+    fn of(known: &'a Known<'a>, batch: &'a RecordBatch, keys: &'a mut Vec<Option<KeyHash>>) -> Self {
+        keys.clear();
+        Self { known, ahead: batch.records(), keys, at: 0 }
+    }
+
+    /// The newest offset of the next record's key.
+    fn next(&mut self) -> Option<Offset> {
+        if self.at == self.keys.len() {
+            self.look_ahead();
+        }
+        let key = self.keys.get(self.at).copied().flatten();
+        self.at += 1;
+        key.and_then(|key| self.known.map.get(key))
+    }
+
+    fn look_ahead(&mut self) {
+        self.at = 0;
+        self.keys.clear();
+        // Whoever reads the records one by one meets the same error.
+        for record in self.ahead.by_ref().take(FETCH_COUNT).map_while(Result::ok) {
+            let key = record.key().filter(|_| record.offset() < self.known.end);
+            self.keys.push(key.map(|key| self.known.map.hash(key)));
+        }
+        self.known.map.fetch(self.keys.iter().flatten().copied());
     }
 }
 
