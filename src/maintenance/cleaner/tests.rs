@@ -1,8 +1,11 @@
 //! Cleaning against what Kafka's cleaner did: the golden folders still hold the segments that its last pass read.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+
+use bytes::Bytes;
 
 use super::*;
 use crate::config::{TopicConfig, TopicSettings};
@@ -126,14 +129,13 @@ impl Golden {
     }
 
     fn try_clean(&self, now: Timestamp, delete_retention_ms: u64) -> Result<(Vec<Segment>, Counts), Stopped> {
-        let range = (Offset::ZERO, self.active_base);
-        let mut map = KeyMap::new(KeyMapLimits { budget: 1 << 20, load_factor: 0.9 }, 1000);
+        let limits = KeyMapLimits { budget: 1 << 20, load_factor: 0.9 };
         let mut watch = |_| ControlFlow::Continue(());
-        let end = build(&mut map, &self.sources, &self.aborted, range, &mut watch)?;
+        let survey = Survey::of(limits, &self.sources, &self.aborted, Offset::ZERO..self.active_base, &mut watch)?;
+        let end = survey.end();
         assert_eq!(end, self.active_base);
         let known = Known {
-            map: &map,
-            end,
+            survey: &survey,
             first_uncleanable: end,
             producers: &self.producers,
             aborted: &self.aborted,
