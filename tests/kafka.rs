@@ -29,7 +29,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use stratalog::format::{ProducerStamp, TransactionMarker, TransactionResult};
 use stratalog::types::{ProducerEpoch, ProducerId, Sequence};
-use stratalog::{Durability, Isolation, LogError, LogStore, Partition, ProducerError, Record, Timestamp, TopicConfig};
+use stratalog::{
+    CleanupPolicy, Durability, Isolation, LogError, LogStore, Partition, ProducerError, Record, Timestamp, TopicConfig,
+};
 
 /// A topic's served records, by partition, in the order of their offsets.
 type Partitions = BTreeMap<u64, Vec<Value>>;
@@ -79,6 +81,7 @@ fn a_broker_serves_exactly_what_we_wrote() {
     assert!(logs > 3, "the plan asks for many small segments, {logs} were written");
 
     ours.insert(TRANSACTIONAL.to_owned(), fill_with_transactions(folder.path()));
+    ours.insert(COMPACTED.to_owned(), fill_and_compact(folder.path()));
 
     let Some(theirs) = ask_kafka(folder.path()) else { return };
     for (topic, served) in &ours {
@@ -122,6 +125,43 @@ fn fill_with_transactions(dir: &Path) -> Partitions {
     let served: Partitions =
         topic.partitions().iter().map(|partition| (number(partition), committed(partition))).collect();
     assert!(served.values().all(|records| records.len() > 100));
+    store.close().unwrap();
+    served
+}
+
+/// The topic that was compacted.
+const COMPACTED: &str = "compacted";
+
+/// Fills a topic with versions of some keys, deleted keys and transactions, and compacts it; hands back what readers of committed
+/// records get.
+fn fill_and_compact(dir: &Path) -> Partitions {
+    let store = LogStore::open(dir).unwrap();
+    let config =
+        TopicConfig::new().segment_bytes(3000).index_interval_bytes(100).cleanup_policy(CleanupPolicy::COMPACT);
+    let topic = store.create_topic(COMPACTED, 1, config.delete_retention_ms(0)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let mut producers: Vec<Writer> = (20..23).map(Writer::new).collect();
+    for pass in 0..2 {
+        for round in 0..120_usize {
+            let key = format!("key {}", round % 17 + pass * 11);
+            let value = format!("{pass} {round}");
+            let record = if round % 13 == 7 { Record::tombstone(&key) } else { Record::keyed(&key, &value) };
+            partition.append(&[record, Record::keyed("hot", &value)]).unwrap();
+            let producer = &mut producers[round % 3];
+            producer.append(&partition, 2, true);
+            if round % 5 == 4 {
+                producer.end(&partition, round % 2 == 0);
+            }
+        }
+        producers.iter_mut().for_each(|producer| producer.end(&partition, true));
+        partition.roll().unwrap();
+        // The second time, what got its delete horizon in the first one goes.
+        let report = partition.compact().unwrap();
+        assert!(report.is_complete && report.records_after * 2 < report.records_before, "{report:?}");
+        partition.append(&[Record::keyed("behind", "compaction")]).unwrap();
+    }
+    let served = Partitions::from([(0, committed(&partition))]);
+    assert!(served[&0].len() > 20);
     store.close().unwrap();
     served
 }
@@ -336,8 +376,8 @@ fn same_content(sent: &Value, served: &Value) -> bool {
 fn ask_kafka(store: &Path) -> Option<BTreeMap<String, Partitions>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/check.sh");
     let mut check = Command::new("bash");
-    check.arg(script).arg(store).args(PLANS.iter().map(|plan| plan.name)).arg(TRANSACTIONAL);
-    check.env("ISOLATION", "read_committed").stdin(Stdio::null());
+    check.arg(script).arg(store).args(PLANS.iter().map(|plan| plan.name)).args([TRANSACTIONAL, COMPACTED]);
+    check.env("ISOLATION", "read_committed").env("COMPACTED", COMPACTED).stdin(Stdio::null());
     let output = match check.output() {
         Ok(output) => output,
         Err(error) => return skipped(&format!("bash does not start: {error}")),

@@ -159,7 +159,8 @@ impl Partition {
     /// in a compaction after it. Waits while another compaction of the partition goes on.
     ///
     /// # Durability
-    /// What is replaced was synced before, so that a power loss leaves the old records or the new segments.
+    /// The log is flushed first and what takes the place of old segments is synced, so that a power loss leaves the old records
+    /// or the newer ones that they gave way to.
     ///
     /// # Errors
     /// [`LogError::NotCompacted`] for a topic whose `cleanup.policy` has no `compact`: its records may lack keys.
@@ -301,6 +302,8 @@ impl Run<'_> {
             return Err(Early::Cancelled);
         }
 
+        // What is left out rests on newer records and on markers beyond the range: a power loss must not take those.
+        self.partition.flush()?;
         let aborted = self.partition.aborted_transactions().map_err(|error| self.early(error))?;
         let mut map = KeyMap::new(self.options.limits, first_uncleanable.since(first_dirty));
         let range = (first_dirty, first_uncleanable);

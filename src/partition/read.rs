@@ -64,7 +64,7 @@ impl Read<'_> {
     /// fails or the log is damaged at that place; [`LogError::Closed`].
     pub fn fetch(self) -> Result<Batches, LogError> {
         self.partition.inner.check_open()?;
-        if self.partition.inner.read_only && self.offset >= self.partition.log_end_offset() {
+        if self.partition.inner.read_only && self.offset >= self.end() {
             self.partition.refresh()?;
         }
         self.check_range()?;
@@ -83,6 +83,14 @@ impl Read<'_> {
         Ok(Batches { bytes, requested, isolation, high_watermark, last_stable_offset, aborted })
     }
 
+    /// Up to where this read may go, by what is known of the log.
+    fn end(&self) -> Offset {
+        match self.isolation {
+            Isolation::ReadUncommitted => self.partition.log_end_offset(),
+            Isolation::ReadCommitted => self.partition.last_stable_offset(),
+        }
+    }
+
     fn check_range(&self) -> Result<(), LogError> {
         let (start, end) = (self.partition.log_start_offset(), self.partition.log_end_offset());
         if (start..=end).contains(&self.offset) {
@@ -93,6 +101,10 @@ impl Read<'_> {
 
     fn find_bytes(&self, end: Offset) -> Result<(Bytes, Aborted), LogError> {
         let inner = &self.partition.inner;
+        // The log start may lie inside of a batch of an open transaction: the end is there too, and the batch begins before it.
+        if self.offset >= end {
+            return Ok((Bytes::new(), Aborted::default()));
+        }
         let list = inner.list();
         let mut segments = list.from(self.offset).peekable();
         while let Some(segment) = segments.next() {
