@@ -222,7 +222,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::format::batch::{Batches, assign_offsets};
+    use crate::format::batch::{Batches, assign_offsets, set_timestamps};
     use crate::format::test_vectors::{A1, A2, A3, A4, A5, hex};
     use crate::format::{BatchBuilder, BatchOptions, ProducerStamp, Record};
     use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
@@ -418,6 +418,7 @@ mod tests {
             mask: u32,
             horizon in prop::option::of(0..i64::MAX),
             codec in 0_u8..5,
+            append: bool,
         ) {
             let compression = Compression::from_id(codec).expect("five codecs");
             let mut builder = BatchBuilder::new(BatchOptions { compression, ..BatchOptions::default() });
@@ -425,10 +426,13 @@ mod tests {
                 let key = index.to_string();
                 builder.push(&Record::keyed(&key, "value").header("h", "x"), time.and_then(at)).expect("small");
             }
-            let bytes = match builder.finish() {
+            let mut bytes = match builder.finish() {
                 Err(FormatError::MissingFeature { .. }) => return Ok(()),
                 bytes => bytes.expect("at least one").to_vec(),
             };
+            if append {
+                set_timestamps(&mut bytes, TimestampType::LogAppend, at(TIME)).expect("a batch");
+            }
             let batch = parse(bytes);
             let keep = |offset: i64| mask & (1 << offset) != 0;
             let expected: Vec<_> =
