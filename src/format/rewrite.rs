@@ -22,27 +22,35 @@ use super::cursor::{Cursor, Filler, varint_size, varlong_size};
 use super::error::FormatError;
 use super::legacy::{KeptMessage, encode_wrapper};
 use super::record::RecordRef;
-use crate::types::{Offset, Position, Timestamp, TimestampType};
+use crate::types::{Position, Timestamp, TimestampType};
 
 /// Rewrites one batch after the other, in the same memory.
 #[derive(Debug, Default)]
 pub(crate) struct Rewriter {
-    kept: Vec<Kept>,
+    /// Where the records that stay stand among the batch's records: runs of them, in order.
+    runs: Vec<Run>,
+    kept: Kept,
     /// Room for the header, then records.
     records: Vec<u8>,
     /// Room for the header, then the compressed records.
     packed: Vec<u8>,
 }
 
-/// A record that stays.
+/// Bytes of records that stay, one behind the other.
 #[derive(Debug, Clone, Copy)]
-struct Kept {
-    /// Where it stands in the batch's records.
+struct Run {
     start: usize,
     end: usize,
-    offset: Offset,
-    /// Its timestamp in milliseconds, -1 for none.
-    timestamp: i64,
+}
+
+/// What is known of the records that stay.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    count: u32,
+    /// The first one's timestamp in milliseconds, -1 for none.
+    first_timestamp: i64,
+    /// The greatest timestamp, -1 for none.
+    max_timestamp: i64,
 }
 
 /// What [`Rewriter::filter`] counted.
@@ -66,7 +74,8 @@ impl Rewriter {
         batch: &RecordBatch,
         mut keep: impl FnMut(&RecordRef<'_>) -> bool,
     ) -> Result<Survivors, FormatError> {
-        self.kept.clear();
+        self.runs.clear();
+        self.kept = Kept { count: 0, first_timestamp: -1, max_timestamp: -1 };
         let mut survivors = Survivors::default();
         let mut records = batch.records();
         loop {
@@ -76,9 +85,20 @@ impl Rewriter {
             if keep(&record) {
                 survivors.kept += 1;
                 survivors.has_tombstone |= record.value().is_none();
-                let timestamp = Timestamp::to_wire(record.timestamp());
-                self.kept.push(Kept { start, end: records.at(), offset: record.offset(), timestamp });
+                self.keep(Timestamp::to_wire(record.timestamp()), Run { start, end: records.at() });
             }
+        }
+    }
+
+    fn keep(&mut self, timestamp: i64, record: Run) {
+        if self.kept.count == 0 {
+            self.kept.first_timestamp = timestamp;
+        }
+        self.kept.count += 1;
+        self.kept.max_timestamp = self.kept.max_timestamp.max(timestamp);
+        match self.runs.last_mut() {
+            Some(run) if run.end == record.start => run.end = record.end,
+            _ => self.runs.push(record),
         }
     }
 
@@ -93,18 +113,16 @@ impl Rewriter {
             return self.encode_legacy(batch);
         }
         let horizon = header.delete_horizon().or(horizon);
-        let first = self.kept.first().map_or(-1, |record| record.timestamp);
-        let base_timestamp = horizon.map_or(first, Timestamp::millis);
+        let base_timestamp = horizon.map_or(self.kept.first_timestamp, Timestamp::millis);
         self.records.clear();
         self.records.resize(BATCH_HEADER_SIZE, 0);
         self.copy_records(batch.stream()?, header, base_timestamp)?;
 
         let max_timestamp = match header.timestamp_type() {
             Some(TimestampType::LogAppend) => Timestamp::to_wire(header.max_timestamp()),
-            _ => self.kept.iter().map(|record| record.timestamp).max().unwrap_or(-1),
+            _ => self.kept.max_timestamp,
         };
-        let count = u32::try_from(self.kept.len()).unwrap_or(u32::MAX);
-        let header = header.with_records(count, base_timestamp, max_timestamp, horizon.is_some());
+        let header = header.with_records(self.kept.count, base_timestamp, max_timestamp, horizon.is_some());
         let out = match header.compression() {
             Compression::None => &mut self.records,
             codec => {
@@ -121,25 +139,36 @@ impl Rewriter {
 
     fn encode_legacy(&mut self, batch: &RecordBatch) -> Result<&[u8], FormatError> {
         let stream = batch.stream()?;
-        let message = |kept: &Kept| KeptMessage {
-            offset: kept.offset,
-            timestamp: kept.timestamp,
-            entry: stream.get(kept.start..kept.end).unwrap_or_default(),
-        };
-        let kept: Vec<_> = self.kept.iter().map(message).collect();
+        let mut runs = self.runs.iter().peekable();
+        let mut kept = Vec::new();
+        let mut records = batch.records();
+        loop {
+            let start = records.at();
+            let Some(record) = records.next().transpose()? else { break };
+            while runs.next_if(|run| run.end <= start).is_some() {}
+            if runs.peek().is_some_and(|run| run.start <= start) {
+                let entry = stream.get(start..records.at()).unwrap_or_default();
+                let timestamp = Timestamp::to_wire(record.timestamp());
+                kept.push(KeptMessage { offset: record.offset(), timestamp, entry });
+            }
+        }
         self.packed = encode_wrapper(batch.header(), &kept)?;
         Ok(&self.packed)
     }
 
     fn copy_records(&mut self, stream: &[u8], header: &BatchHeader, base: i64) -> Result<(), FormatError> {
-        // A batch of append time reads its deltas never; Kafka writes those of the append time all the same.
-        let as_they_are = base == header.base_timestamp() && header.timestamp_type() != Some(TimestampType::LogAppend);
-        for record in &self.kept {
-            let bytes = stream.get(record.start..record.end).unwrap_or_default();
-            if as_they_are {
+        // The deltas of a batch of append time are never read; Kafka writes those of the append time all the same.
+        let append_delta = match header.timestamp_type() {
+            Some(TimestampType::LogAppend) => Some(Timestamp::to_wire(header.max_timestamp()).wrapping_sub(base)),
+            _ => None,
+        };
+        let shift = header.base_timestamp().wrapping_sub(base);
+        for run in &self.runs {
+            let bytes = stream.get(run.start..run.end).unwrap_or_default();
+            if append_delta.is_none() && shift == 0 {
                 self.records.extend_from_slice(bytes);
             } else {
-                push_shifted(&mut self.records, bytes, record.timestamp.wrapping_sub(base))?;
+                push_shifted(&mut self.records, bytes, |delta| append_delta.unwrap_or(delta.wrapping_add(shift)))?;
             }
             check_size(self.records.len())?;
         }
@@ -147,22 +176,26 @@ impl Rewriter {
     }
 }
 
-/// Appends the encoded record `bytes` with another timestamp delta.
-fn push_shifted(out: &mut Vec<u8>, bytes: &[u8], timestamp_delta: i64) -> Result<(), FormatError> {
+/// Appends the encoded records `bytes` with other timestamp deltas.
+fn push_shifted(out: &mut Vec<u8>, bytes: &[u8], delta: impl Fn(i64) -> i64) -> Result<(), FormatError> {
     let mut cursor = Cursor::new(bytes);
-    cursor.read_varint("record length")?;
-    let [attributes] = cursor.read_i8("record attributes")?.to_be_bytes();
-    cursor.read_varlong("timestamp delta")?;
-    let rest = cursor.rest();
-    let size = rest.len().saturating_add(1 + varlong_size(timestamp_delta));
-    let length = i32::try_from(size).map_err(|_| too_large(size))?;
-    let start = out.len();
-    out.resize(start + varint_size(length) + size, 0);
-    let mut room = Filler::new(out.get_mut(start..).unwrap_or_default());
-    room.put_varint(length);
-    room.put_byte(attributes);
-    room.put_varlong(timestamp_delta);
-    room.put_bytes(rest);
+    while cursor.remaining() > 0 {
+        let length = usize::try_from(cursor.read_varint("record length")?).unwrap_or(0);
+        let mut body = cursor.split(length, "record")?;
+        let [attributes] = body.read_i8("record attributes")?.to_be_bytes();
+        let timestamp_delta = delta(body.read_varlong("timestamp delta")?);
+        let rest = body.rest();
+        let size = rest.len().saturating_add(1 + varlong_size(timestamp_delta));
+        let length = i32::try_from(size).map_err(|_| too_large(size))?;
+        let start = out.len();
+        out.resize(start + varint_size(length) + size, 0);
+        let mut room = Filler::new(out.get_mut(start..).unwrap_or_default());
+        room.put_varint(length);
+        room.put_byte(attributes);
+        room.put_varlong(timestamp_delta);
+        room.put_bytes(rest);
+        check_size(out.len())?;
+    }
     Ok(())
 }
 
@@ -189,7 +222,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::format::batch::{Batches, assign_offsets};
+    use crate::format::batch::{Batches, assign_offsets, set_timestamps};
     use crate::format::test_vectors::{A1, A2, A3, A4, A5, hex};
     use crate::format::{BatchBuilder, BatchOptions, ProducerStamp, Record};
     use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
@@ -385,6 +418,7 @@ mod tests {
             mask: u32,
             horizon in prop::option::of(0..i64::MAX),
             codec in 0_u8..5,
+            append: bool,
         ) {
             let compression = Compression::from_id(codec).expect("five codecs");
             let mut builder = BatchBuilder::new(BatchOptions { compression, ..BatchOptions::default() });
@@ -392,10 +426,13 @@ mod tests {
                 let key = index.to_string();
                 builder.push(&Record::keyed(&key, "value").header("h", "x"), time.and_then(at)).expect("small");
             }
-            let bytes = match builder.finish() {
+            let mut bytes = match builder.finish() {
                 Err(FormatError::MissingFeature { .. }) => return Ok(()),
                 bytes => bytes.expect("at least one").to_vec(),
             };
+            if append {
+                set_timestamps(&mut bytes, TimestampType::LogAppend, at(TIME)).expect("a batch");
+            }
             let batch = parse(bytes);
             let keep = |offset: i64| mask & (1 << offset) != 0;
             let expected: Vec<_> =
