@@ -311,12 +311,12 @@ fn more_keys_than_the_map_holds_are_compacted_by_several_runs_even_from_one_batc
         rig.partition.append(&records).unwrap();
     }
     rig.partition.roll().unwrap();
-    let options = CompactionOptions::new().memory(10 * 24);
+    let options = CompactionOptions::new().memory(10 * 20);
     let mut end = offset(0);
     let mut runs = 0;
     while end < offset(100) {
         let report = rig.partition.compact_with(&options).unwrap();
-        assert!(report.end_offset > end && report.keys <= 9 && report.key_memory <= 240, "{report:?}");
+        assert!(report.end_offset > end && report.keys <= 9 && report.key_memory <= 200, "{report:?}");
         end = report.end_offset;
         runs += 1;
     }
