@@ -10,6 +10,7 @@ mod history;
 mod support;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use history::{Batch, History, Kind, Known, Row, committed_rows, physical};
@@ -73,13 +74,22 @@ enum Step {
     PowerLoss(u64),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Script {
     /// `compact,delete` instead of `compact`.
     deletes: bool,
     segment_size: u16,
     compression: &'static str,
     steps: Vec<Step>,
+}
+
+/// One step a line.
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { deletes, segment_size, compression, steps } = self;
+        writeln!(f, "deletes: {deletes}, segment_size: {segment_size}, compression: {compression}")?;
+        steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
+    }
 }
 
 fn drafts() -> impl Strategy<Value = Vec<Draft>> {
