@@ -74,6 +74,15 @@ enum Step {
     PowerLoss(u64),
 }
 
+/// What of the history is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Nothing,
+    Tail,
+    /// Snapshots may know of what compaction took from the files.
+    BelowCleaned,
+}
+
 #[derive(Clone)]
 struct Script {
     /// `compact,delete` instead of `compact`.
@@ -335,7 +344,16 @@ impl World {
         active.min(self.partition.last_stable_offset().value())
     }
 
+    /// A crash may bring deleted records back, but not the tombstones below the log start that are compacted away meanwhile.
+    fn make_log_start_durable(&mut self) {
+        if self.history.checkpointed_start < self.history.start {
+            self.store.checkpoint().unwrap();
+            self.history.checkpointed_start = self.history.start;
+        }
+    }
+
     fn compact(&mut self, slots: Option<u8>) {
+        self.make_log_start_durable();
         let mut options = CompactionOptions::new();
         if let Some(slots) = slots {
             options = options.memory(u64::from(slots) * 24);
@@ -361,6 +379,7 @@ impl World {
     }
 
     fn compact_and_crash(&mut self, after: u8, seed: Option<u64>) {
+        self.make_log_start_durable();
         self.vfs.crash_after(u64::from(after / 3));
         let result = self.partition.compact();
         self.history.note_cleaning(self.now(), self.cleanable_end());
@@ -415,7 +434,7 @@ impl World {
             // What compaction took on the grounds of what is cut now can't come back.
             self.history.batches = self.survivors();
         }
-        self.adopt_producers(true);
+        self.adopt_producers(if is_below_cleaned { Cut::BelowCleaned } else { Cut::Tail });
     }
 
     /// What is left of the history in the files.
@@ -442,41 +461,40 @@ impl World {
         // Of what was not synced, a power loss may take a segment's end and leave the next segment.
         let is_lost = self.history.lose(durable, &physical(&self.partition));
         self.history.start = start;
-        self.adopt_producers(is_cut || is_lost);
+        self.adopt_producers(if is_cut || is_lost { Cut::Tail } else { Cut::Nothing });
     }
 
     /// Producers are known as before, but for those that may have been forgotten: the idle ones, and those whose last batch is
     /// gone for another reason than compaction.
-    fn adopt_producers(&mut self, is_cut: bool) {
-        let mut replayed = self.history.replay();
-        let expected = if is_cut { &mut replayed } else { &mut self.history.producers };
+    fn adopt_producers(&mut self, cut: Cut) {
+        let replayed = self.history.replay();
+        let mut expected = if cut == Cut::Nothing { self.history.producers.clone() } else { replayed.clone() };
         let found: BTreeMap<_, _> = self.partition.producers().iter().map(adopt).collect();
-        let now = self.clock.now().millis();
+        let now = self.now();
         let files = physical(&self.partition);
         let is_there = |place: i64| files.iter().any(|batch| batch.last == place);
         let start = self.history.start;
         let may_differ = |known: &Known| {
             let last = known.last.map_or(known.newest, |last| last.last_offset);
-            (known.open.is_none() && now - known.time >= EXPIRATION)
+            cut == Cut::BelowCleaned
+                || (known.open.is_none() && now - known.time >= EXPIRATION)
                 || last < start
                 || known.open.is_some_and(|first| first < start)
-                || (is_cut && !(is_there(last) && is_there(known.newest)))
+                || (cut == Cut::Tail && !(is_there(last) && is_there(known.newest)))
         };
         expected.retain(|id, known| found.contains_key(id) || !may_differ(known));
         for (id, found) in found {
             match expected.get(&id) {
-                Some(known) if may_differ(known) => drop(expected.insert(id, found)),
-                Some(_) => {}
-                // Forgotten in memory, and remembered by the log.
+                Some(known) if !may_differ(known) => {}
+                Some(_) => drop(expected.insert(id, found)),
+                // Forgotten in memory, by age or with the log start, and remembered by the log.
                 None => {
-                    assert!(found.open.is_some() || is_cut || now - found.time >= EXPIRATION, "{id}: {found:?}");
+                    assert!(cut == Cut::BelowCleaned || replayed.contains_key(&id), "{id}: {found:?}");
                     expected.insert(id, found);
                 }
             }
         }
-        if is_cut {
-            self.history.producers = replayed;
-        }
+        self.history.producers = expected;
     }
 
     /// Holds everything that can be read against the history; `dice` decides where to look.
