@@ -85,6 +85,8 @@ pub struct History {
     pub start: i64,
     pub end: i64,
     pub producers: BTreeMap<i64, Known>,
+    /// Everything below is known to survive a power loss.
+    pub durable: i64,
     /// A crash may bring the log start back to this.
     pub checkpointed_start: i64,
     /// Nothing at or above was ever compacted.
@@ -128,6 +130,7 @@ impl History {
         self.end = end;
         self.cleaned_to = self.cleaned_to.min(end);
         self.frozen = self.frozen.min(end);
+        self.durable = self.durable.min(end);
         for (_, seen) in &mut self.cleanings {
             *seen = end.min(*seen);
         }
