@@ -79,7 +79,6 @@ enum Step {
 enum Cut {
     Nothing,
     Tail,
-    /// Snapshots may know of what compaction took from the files.
     BelowCleaned,
 }
 
@@ -479,6 +478,9 @@ impl World {
     /// Producers are known as before, but for those that may have been forgotten: the idle ones, and those whose last batch is
     /// gone for another reason than compaction.
     fn adopt_producers(&mut self, cut: Cut) {
+        // From then on snapshots may know of what compaction took from the files.
+        self.history.was_cut_below_cleaned |= cut == Cut::BelowCleaned;
+        let was_cut_below_cleaned = self.history.was_cut_below_cleaned;
         let replayed = self.history.replay();
         let mut expected = if cut == Cut::Nothing { self.history.producers.clone() } else { replayed.clone() };
         let found: BTreeMap<_, _> = self.partition.producers().iter().map(adopt).collect();
@@ -488,7 +490,7 @@ impl World {
         let start = self.history.start;
         let is_uncertain = |known: &Known| {
             let last = known.last.map_or(known.newest, |last| last.last_offset);
-            cut == Cut::BelowCleaned
+            was_cut_below_cleaned
                 || (known.open.is_none() && now - known.time >= EXPIRATION)
                 || last < start
                 || known.open.is_some_and(|first| first < start)
@@ -503,7 +505,7 @@ impl World {
                 Some(_) => drop(expected.insert(id, found)),
                 // Forgotten in memory, by age or with the log start, and remembered by the log.
                 None => {
-                    assert!(cut == Cut::BelowCleaned || replayed.contains_key(&id), "{id}: {found:?}");
+                    assert!(was_cut_below_cleaned || replayed.contains_key(&id), "{id}: {found:?}");
                     expected.insert(id, found);
                 }
             }

@@ -93,6 +93,7 @@ pub struct History {
     pub cleaned_to: i64,
     /// The log end at the last compaction, which knew of everything below.
     pub frozen: i64,
+    pub was_cut_below_cleaned: bool,
     /// When a compaction was run, and where the log ended then.
     cleanings: Vec<(i64, i64)>,
 }
