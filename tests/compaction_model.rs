@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use history::{Batch, History, Kind, Known, Row, committed_rows, physical};
+use history::{Batch, History, Kind, Known, Row, committed_rows, physical, table};
 use proptest::prelude::*;
 use stratalog::format::{ProducerEntry, TransactionResult};
 use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
@@ -568,17 +568,7 @@ impl World {
             let may_go = row.value.is_none() && self.history.outlived_tombstones(DELETE_RETENTION) > *place;
             assert!(!is_newest || may_go, "the newest of its key is missing: {row:?}");
         }
-        let table = |rows: &mut dyn Iterator<Item = &Row>| -> BTreeMap<String, String> {
-            let mut table = BTreeMap::new();
-            for row in rows {
-                match &row.value {
-                    Some(value) => drop(table.insert(row.key.clone(), value.clone())),
-                    None => drop(table.remove(&row.key)),
-                }
-            }
-            table
-        };
-        assert_eq!(table(&mut found.iter()), table(&mut decided.values().copied()), "the table of latest values");
+        assert_eq!(table(&found), table(decided.values().copied()), "the table of latest values");
     }
 
     fn check_reads_from_inside(&self, files: &[Batch], dice: u32) {

@@ -1,4 +1,5 @@
 //! What was appended to a partition, in a plain vector that is never compacted, and what follows from it.
+#![allow(dead_code, reason = "each test file uses some of this")]
 
 use std::collections::BTreeMap;
 
@@ -46,6 +47,18 @@ pub struct Batch {
     pub kind: Kind,
     pub rows: Vec<Row>,
     pub time: i64,
+}
+
+/// The newest values, as a table that is rebuilt from the rows.
+pub fn table<'r>(rows: impl IntoIterator<Item = &'r Row>) -> BTreeMap<String, String> {
+    let mut table = BTreeMap::new();
+    for row in rows {
+        match &row.value {
+            Some(value) => drop(table.insert(row.key.clone(), value.clone())),
+            None => drop(table.remove(&row.key)),
+        }
+    }
+    table
 }
 
 impl Batch {
