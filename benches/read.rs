@@ -10,34 +10,10 @@
 mod support;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use stratalog::partition::Partition;
 use stratalog::store::LogStore;
 
 /// Bytes of values in the log.
 const LOG_SIZE: usize = 128 * 1024 * 1024;
-
-/// The number of records and the bytes of their values.
-fn read_all(partition: &Partition) -> (u64, u64) {
-    let (mut count, mut bytes) = (0, 0);
-    let mut next = partition.log_start_offset();
-    loop {
-        let batches = partition.read(next).fetch().expect("fetched");
-        // The last batch of a fetch may be cut short; the next fetch begins with it.
-        let before = next;
-        for batch in &batches {
-            let batch = batch.expect("an intact batch");
-            for record in batch.records() {
-                let record = record.expect("a legal record");
-                count += 1;
-                bytes += record.value().map_or(0, <[u8]>::len) as u64;
-            }
-            next = batch.last_offset().next();
-        }
-        if next == before {
-            return (count, bytes);
-        }
-    }
-}
 
 fn read(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("read");
@@ -53,7 +29,7 @@ fn read(criterion: &mut Criterion) {
                 let store = LogStore::open(folder.path()).expect("open");
                 let partition = support::create(&store, "topic");
                 (0..batches).for_each(|_| assert!(partition.append(&records).is_ok(), "appended"));
-                bencher.iter(|| assert_eq!(read_all(&partition), (elements, bytes), "everything was read"));
+                bencher.iter(|| assert_eq!(support::read_all(&partition), (elements, bytes), "everything was read"));
             });
         }
     }

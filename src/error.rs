@@ -1,7 +1,11 @@
 //! One error for a user's `?`: the sum of what the layers return.
 
+#[cfg(feature = "client")]
+use crate::client::TransactionError;
 use crate::config::ConfigError;
 use crate::format::FormatError;
+#[cfg(feature = "groups")]
+use crate::group::GroupError;
 use crate::location::Location;
 use crate::name::NameError;
 use crate::partition::LogError;
@@ -31,6 +35,14 @@ pub enum Error {
     /// A partition.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The committed offsets of a group.
+    #[cfg(feature = "groups")]
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// A transaction or its coordinator.
+    #[cfg(feature = "client")]
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
     /// A segment, read by itself.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -55,6 +67,10 @@ impl Error {
         match self {
             Self::Store(error) => error.kind(),
             Self::Log(error) => error.kind(),
+            #[cfg(feature = "groups")]
+            Self::Group(error) => error.kind(),
+            #[cfg(feature = "client")]
+            Self::Transaction(error) => error.kind(),
             Self::Segment(error) => error.kind(),
             Self::Format(error) => error.kind(),
             Self::Config(error) => error.kind(),
@@ -81,6 +97,10 @@ impl Error {
         match self {
             Self::Store(error) => error.location(),
             Self::Log(error) => error.location(),
+            #[cfg(feature = "groups")]
+            Self::Group(error) => error.location(),
+            #[cfg(feature = "client")]
+            Self::Transaction(error) => error.location(),
             Self::Segment(error) => {
                 let location = Location::unknown().in_file(error.file());
                 error.position().map_or(location.clone(), |position| location.at_position(position))

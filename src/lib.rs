@@ -20,13 +20,15 @@
 //!
 //! Each layer uses only those before it: [`types`], then [`name`], [`clock`] and [`metrics`], then [`mod@format`] (every byte on disk)
 //! and [`vfs`] (the seam to the operating system), then [`segment`] (the files of one base offset) and [`config`], then
-//! [`partition`] (the log), [`store`] (topics in a folder), [`maintenance`] (background work as steps), [`error`].
+//! [`partition`] (the log), [`store`] (topics in a folder), `group` (committed offsets), [`maintenance`] (background work as steps),
+//! `client` (transactions), [`error`].
 //! What most programs need stands at the root.
 //!
 //! # Cargo features
 //!
 //! `gzip`, `snappy`, `lz4`, `zstd`: the codecs, all on by default. Without one, its batches are stored and carried as bytes, and
-//! reading their records says which feature is missing. `client`: what a producer needs of Kafka's client, for now the partitioner.
+//! reading their records says which feature is missing. `groups`: the committed offsets of consumer groups. `client`, which needs
+//! `groups`: transactions over partitions and committed offsets, and the partitioner of Kafka's client.
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -34,6 +36,8 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod format;
+#[cfg(feature = "groups")]
+pub mod group;
 pub mod location;
 pub mod maintenance;
 pub mod metrics;
@@ -44,10 +48,14 @@ pub mod store;
 pub mod types;
 pub mod vfs;
 
+#[cfg(feature = "client")]
+pub use client::{Transaction, TransactionCoordinator, TransactionError, TransactionalProducer};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{CleanupPolicy, CompressionType, StoreConfig, TopicConfig, TopicSettings};
 pub use error::Error;
-pub use format::{Compression, OwnedRecord, Record, RecordBatch, RecordRef};
+pub use format::{CommittedOffset, Compression, OwnedRecord, Record, RecordBatch, RecordRef};
+#[cfg(feature = "groups")]
+pub use group::{GroupError, OffsetLog};
 pub use location::Location;
 pub use maintenance::{CompactionOptions, CompactionProgress, CompactionReport, MaintenanceHandle, TickReport};
 pub use metrics::StoreMetrics;

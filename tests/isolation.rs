@@ -8,7 +8,9 @@ use std::sync::Arc;
 use stratalog::format::TransactionResult::{Abort, Commit};
 use stratalog::format::{ProducerStamp, TransactionMarker};
 use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
-use stratalog::{Durability, ErrorKind, Isolation, LogError, ManualClock, Partition, ProducerError, Record};
+use stratalog::{
+    Durability, ErrorKind, Isolation, LogError, ManualClock, Partition, ProducerError, Record, StoreOptions,
+};
 use support::{
     Rig, append, at, bases, config, in_transaction, marker, offset, open, partition_of, read_all, read_committed, stamp,
 };
@@ -305,4 +307,27 @@ fn after_a_power_loss_at_any_moment_no_aborted_record_is_seen_and_no_committed_o
             assert!(found.len().is_multiple_of(2), "{when}: a transaction is visible as a whole");
         }
     }
+}
+
+#[test]
+fn a_reader_beside_the_writer_sees_a_transaction_end() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "b");
+    let options = StoreOptions::new().vfs(Arc::new(rig.memory.clone())).clock(Arc::new(rig.clock.clone()));
+    let beside = options.read_only(true).open("/log").unwrap();
+    let reader = partition_of(&beside);
+    let next = |from| {
+        let batches = reader.read(offset(from)).isolation(Isolation::ReadCommitted).fetch().unwrap();
+        let values = batches.records().map(|record| String::from_utf8_lossy(record.unwrap().value().unwrap()).into());
+        (batches.next_offset().value(), values.collect::<Vec<String>>())
+    };
+    assert_eq!(next(0), (1, vec!["a".to_owned()]));
+    assert_eq!(next(1), (1, vec![]));
+    end(&rig.partition, marker(Commit, 1, 0));
+    assert_eq!(next(1), (3, vec!["b".to_owned()]), "the end of the log was known, only what is stable has moved");
+    send(&rig.partition, in_transaction(1, 0, 1), "c");
+    end(&rig.partition, marker(Abort, 1, 0));
+    append(&rig.partition, "d");
+    assert_eq!(next(3), (6, vec!["d".to_owned()]));
 }

@@ -3,7 +3,9 @@
 //! A store is filled through the `console` example — several partitions, every codec that this build has, many small
 //! segments, both kinds of timestamps, headers, nulls beside empties — and handed to `tests/kafka/check.sh`, which
 //! lets Kafka's dump tool and then a broker judge it. Every record that the broker serves must be the one our own
-//! consumer prints and the one that went in.
+//! consumer prints and the one that went in. One more topic is filled through the library, with transactions that were committed,
+//! aborted and left open: the broker's consumer of committed records must see what ours sees, and Kafka must make the same
+//! transaction indexes and producer snapshots of the log.
 //!
 //! Where there is no Java 17, no Maven, or no way to fetch Kafka's jars, the broker's part is skipped, and the test
 //! says so on standard error; our own round trip is checked either way.
@@ -25,6 +27,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use stratalog::format::{ProducerStamp, TransactionMarker, TransactionResult};
+use stratalog::types::{ProducerEpoch, ProducerId, Sequence};
+use stratalog::{
+    CleanupPolicy, Durability, Isolation, LogError, LogStore, Partition, ProducerError, Record, Timestamp, TopicConfig,
+};
 
 /// A topic's served records, by partition, in the order of their offsets.
 type Partitions = BTreeMap<u64, Vec<Value>>;
@@ -73,6 +80,9 @@ fn a_broker_serves_exactly_what_we_wrote() {
     let logs = segments.filter(|entry| entry.as_ref().unwrap().path().extension() == Some("log".as_ref())).count();
     assert!(logs > 3, "the plan asks for many small segments, {logs} were written");
 
+    ours.insert(TRANSACTIONAL.to_owned(), fill_with_transactions(folder.path()));
+    ours.insert(COMPACTED.to_owned(), fill_and_compact(folder.path()));
+
     let Some(theirs) = ask_kafka(folder.path()) else { return };
     for (topic, served) in &ours {
         for (partition, records) in served {
@@ -83,6 +93,134 @@ fn a_broker_serves_exactly_what_we_wrote() {
             assert_eq!(records.len(), kafka.len(), "{topic}-{partition}: records that we and the broker serve");
         }
         assert_eq!(served.len(), theirs.get(topic).map_or(0, BTreeMap::len), "{topic}: partitions with records");
+    }
+}
+
+/// The topic with transactions.
+const TRANSACTIONAL: &str = "transactional";
+
+/// Fills a topic with interleaved transactions of several producers; hands back what readers of committed records get.
+fn fill_with_transactions(dir: &Path) -> Partitions {
+    let store = LogStore::open(dir).unwrap();
+    let config = TopicConfig::new().segment_bytes(2000).index_interval_bytes(100);
+    let topic = store.create_topic(TRANSACTIONAL, 2, config).unwrap();
+    for partition in topic.partitions() {
+        let mut producers: Vec<Writer> = (1..5).map(Writer::new).collect();
+        for round in 0..60_usize {
+            for (index, producer) in producers.iter_mut().enumerate() {
+                let transactional = index > 0;
+                producer.append(&partition, round % 3 + 1, transactional);
+                if transactional && (round + index).is_multiple_of(index + 2) {
+                    producer.end(&partition, (round + index) % 3 == 0);
+                }
+            }
+        }
+        producers.iter_mut().skip(2).for_each(|producer| producer.end(&partition, true));
+        // One stays open, with records of others behind it.
+        producers[1].append(&partition, 1, true);
+        producers[0].append(&partition, 2, false);
+        assert_eq!(partition.open_transactions().len(), 1);
+    }
+    let number = |partition: &Partition| u64::try_from(partition.id().partition.value()).unwrap();
+    let served: Partitions =
+        topic.partitions().iter().map(|partition| (number(partition), committed(partition))).collect();
+    assert!(served.values().all(|records| records.len() > 100));
+    store.close().unwrap();
+    served
+}
+
+/// The topic that was compacted.
+const COMPACTED: &str = "compacted";
+
+/// Fills a topic with versions of some keys, deleted keys and transactions, and compacts it; hands back what readers of committed
+/// records get.
+fn fill_and_compact(dir: &Path) -> Partitions {
+    let store = LogStore::open(dir).unwrap();
+    let config =
+        TopicConfig::new().segment_bytes(3000).index_interval_bytes(100).cleanup_policy(CleanupPolicy::COMPACT);
+    let topic = store.create_topic(COMPACTED, 1, config.delete_retention_ms(0)).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let mut producers: Vec<Writer> = (20..23).map(Writer::new).collect();
+    for pass in 0..2 {
+        for round in 0..120_usize {
+            let key = format!("key {}", round % 17 + pass * 11);
+            let value = format!("{pass} {round}");
+            let record = if round % 13 == 7 { Record::tombstone(&key) } else { Record::keyed(&key, &value) };
+            partition.append(&[record, Record::keyed("hot", &value)]).unwrap();
+            let producer = &mut producers[round % 3];
+            producer.append(&partition, 2, true);
+            if round % 5 == 4 {
+                producer.end(&partition, round % 2 == 0);
+            }
+        }
+        producers.iter_mut().for_each(|producer| producer.end(&partition, true));
+        partition.roll().unwrap();
+        // The second time, what got its delete horizon in the first one goes.
+        let report = partition.compact().unwrap();
+        assert!(report.is_complete && report.records_after * 2 < report.records_before, "{report:?}");
+        partition.append(&[Record::keyed("behind", "compaction")]).unwrap();
+    }
+    let served = Partitions::from([(0, committed(&partition))]);
+    assert!(served[&0].len() > 20);
+    store.close().unwrap();
+    served
+}
+
+/// A producer with its sequence and epoch.
+struct Writer {
+    id: ProducerId,
+    epoch: i16,
+    next: Sequence,
+}
+
+impl Writer {
+    fn new(id: i64) -> Self {
+        Self { id: ProducerId::new(id).unwrap(), epoch: 0, next: Sequence::ZERO }
+    }
+
+    fn append(&mut self, partition: &Partition, count: usize, transactional: bool) {
+        let value = format!("{} {} {}", self.id, self.epoch, self.next);
+        let (id, epoch) = (self.id, ProducerEpoch::new(self.epoch).unwrap());
+        let stamp = ProducerStamp { id, epoch, base_sequence: self.next, transactional };
+        partition.append_from(stamp, &vec![Record::keyed("key", &value); count], Durability::Written).unwrap();
+        self.next = self.next.wrapping_add(u32::try_from(count).unwrap());
+    }
+
+    /// Ends the transaction as Kafka 4 does: the marker has the next epoch, in which sequences begin anew.
+    fn end(&mut self, partition: &Partition, commit: bool) {
+        (self.epoch, self.next) = (self.epoch + 1, Sequence::ZERO);
+        let marker = TransactionMarker {
+            result: if commit { TransactionResult::Commit } else { TransactionResult::Abort },
+            producer_id: self.id,
+            producer_epoch: ProducerEpoch::new(self.epoch).unwrap(),
+            coordinator_epoch: 0,
+            timestamp: Timestamp::from_millis(i64::try_from(now_ms()).unwrap()).unwrap(),
+        };
+        match partition.end_transaction(&marker, Durability::Written) {
+            Ok(_) | Err(LogError::Producer { source: ProducerError::NoTransaction { .. }, .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The committed records of a partition, as the broker's answers are printed.
+fn committed(partition: &Partition) -> Vec<Value> {
+    let (mut next, mut lines) = (partition.log_start_offset(), Vec::new());
+    loop {
+        let batches = partition.read(next).isolation(Isolation::ReadCommitted).fetch().unwrap();
+        for record in batches.records() {
+            let record = record.unwrap();
+            lines.push(json!({
+                "partition": partition.id().partition.value(), "offset": record.offset().value(),
+                "timestamp": record.timestamp().unwrap().millis(), "headers": [],
+                "key": record.key().map(|key| STANDARD.encode(key)),
+                "value": record.value().map(|value| STANDARD.encode(value)),
+            }));
+        }
+        if batches.is_empty() {
+            return lines;
+        }
+        next = batches.next_offset();
     }
 }
 
@@ -238,7 +376,8 @@ fn same_content(sent: &Value, served: &Value) -> bool {
 fn ask_kafka(store: &Path) -> Option<BTreeMap<String, Partitions>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/check.sh");
     let mut check = Command::new("bash");
-    check.arg(script).arg(store).args(PLANS.iter().map(|plan| plan.name)).stdin(Stdio::null());
+    check.arg(script).arg(store).args(PLANS.iter().map(|plan| plan.name)).args([TRANSACTIONAL, COMPACTED]);
+    check.env("ISOLATION", "read_committed").env("COMPACTED", COMPACTED).stdin(Stdio::null());
     let output = match check.output() {
         Ok(output) => output,
         Err(error) => return skipped(&format!("bash does not start: {error}")),
@@ -248,6 +387,9 @@ fn ask_kafka(store: &Path) -> Option<BTreeMap<String, Partitions>> {
         return skipped(said.lines().last().unwrap_or_default());
     }
     assert!(output.status.success(), "Kafka refuses what we wrote: {}\n{said}", output.status);
+    for state in ["txnindex", "snapshot"] {
+        assert!(said.contains(&format!("{state} as Kafka makes it")), "no {state} was compared:\n{said}");
+    }
     let mut topics: BTreeMap<String, Partitions> = BTreeMap::new();
     for mut record in json_lines(&output.stdout) {
         let topic = record.as_object_mut().unwrap().remove("topic").unwrap();

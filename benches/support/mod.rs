@@ -2,6 +2,7 @@
 //!
 //! Guarantees that nothing is left behind: the folder goes when its value is dropped. Records carry a value and nothing
 //! else, so the bytes of the values are the payload that throughput is given in.
+#![allow(dead_code, reason = "each bench uses some of this")]
 
 use std::time::Duration;
 
@@ -53,7 +54,6 @@ pub fn records(value_size: usize, batch_size: usize) -> Vec<Record<'static>> {
 const TURNS: usize = 21;
 
 /// Takes turns, so that whatever else the machine does hits both sides, and prints the median of the second's time over the first's.
-#[allow(dead_code, reason = "not every bench compares")]
 pub fn compare(name: &str, first: impl Fn() -> Duration, second: impl Fn() -> Duration) {
     let mut ratios: Vec<f64> =
         (0..TURNS).map(|_| (first(), second())).map(|(a, b)| b.as_secs_f64() / a.as_secs_f64()).collect();
@@ -65,4 +65,27 @@ pub fn compare(name: &str, first: impl Fn() -> Duration, second: impl Fn() -> Du
         quartile(1),
         quartile(3)
     );
+}
+
+/// Reads a log from its start as a consumer does; returns the number of records and the bytes of their values.
+pub fn read_all(partition: &Partition) -> (u64, u64) {
+    let (mut count, mut bytes) = (0, 0);
+    let mut next = partition.log_start_offset();
+    loop {
+        let batches = partition.read(next).fetch().expect("fetched");
+        // The last batch of a fetch may be cut short; the next fetch begins with it.
+        let before = next;
+        for batch in &batches {
+            let batch = batch.expect("an intact batch");
+            for record in batch.records() {
+                let record = record.expect("a legal record");
+                count += 1;
+                bytes += record.value().map_or(0, <[u8]>::len) as u64;
+            }
+            next = batch.last_offset().next();
+        }
+        if next == before {
+            return (count, bytes);
+        }
+    }
 }

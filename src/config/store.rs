@@ -188,6 +188,13 @@ config_keys! {
     "transaction.max.timeout.ms" => transaction_max_timeout_ms: u64 = 900_000,
         "a whole number of at least 1", |text| long(text, 1);
 
+    /// `transactional.id.expiration.ms`: milliseconds after which an idle transactional id is forgotten. Default 604800000; at
+    /// least 1.
+    ///
+    /// A producer that comes back later gets a new producer id. Raise it where producers pause longer.
+    "transactional.id.expiration.ms" => transactional_id_expiration_ms: u64 = 604_800_000,
+        "a whole number of at least 1", |text| long(text, 1);
+
     /// `transaction.state.log.num.partitions`: partitions of `__transaction_state` when it is created. Default 50; 1 to
     /// 2147483647.
     ///
@@ -223,6 +230,7 @@ mod tests {
             ("producer.id.expiration.ms", "86400000", "1"),
             ("producer.id.expiration.check.interval.ms", "600000", "1"),
             ("transaction.max.timeout.ms", "900000", "1"),
+            ("transactional.id.expiration.ms", "604800000", "1"),
             ("transaction.state.log.num.partitions", "50", "1"),
             ("offsets.topic.num.partitions", "50", "1"),
         ];

@@ -118,6 +118,12 @@ impl<'a> Cursor<'a> {
         Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
     }
 
+    /// An unsigned varint of at most 5 bytes; surplus high bits of the fifth are dropped, as Kafka does.
+    pub(crate) fn read_uvarint(&mut self, what: &'static str) -> Result<u32, FormatError> {
+        #[expect(clippy::cast_possible_truncation, reason = "Kafka drops what does not fit in 32 bits")]
+        self.read_groups(5, what).map(|raw| raw as u32)
+    }
+
     /// The next byte if it is a variable-length integer on its own, as most of them are.
     #[inline]
     fn single_group(&mut self) -> Option<u8> {

@@ -7,12 +7,17 @@ mod checksum;
 mod clean_shutdown;
 mod compression;
 mod control;
+mod coordinator_partition;
 mod cursor;
 mod error;
 pub mod file_name;
+mod flexible;
+mod group_offset;
 mod index_entry;
 mod legacy;
 mod partition_metadata;
+#[cfg(feature = "client")]
+mod producer_ids;
 mod producer_snapshot;
 mod properties;
 mod record;
@@ -21,6 +26,7 @@ mod sealed_text;
 #[cfg(test)]
 mod test_vectors;
 mod topic_list;
+mod transaction_state;
 mod verified_points;
 
 pub use batch::{
@@ -32,12 +38,17 @@ pub use checkpoint::{LeaderEpochCheckpoint, OffsetCheckpoint};
 pub use clean_shutdown::CleanShutdown;
 pub use compression::Compression;
 pub use control::{ControlKind, ControlRecord, MARKER_BATCH_SIZE, TransactionMarker, TransactionResult, marker_batch};
+pub use coordinator_partition::{coordinator_partition, java_hash};
 pub use error::FormatError;
+pub use group_offset::{CommittedOffset, GroupLogKey, encode_offset_key};
 pub use index_entry::{AbortedTransaction, OffsetIndexEntry, TimeIndexEntry};
 pub use partition_metadata::{PartitionMetadata, TopicId};
+#[cfg(feature = "client")]
+pub(crate) use producer_ids::{encode_producer_ids, parse_producer_ids};
 pub use producer_snapshot::{ProducerEntry, ProducerSnapshot};
 pub use properties::MetaProperties;
 pub use record::{HeaderRef, Headers, OwnedRecord, Record, RecordRef};
-pub(crate) use rewrite::{Rewriter, empty_batch};
+pub(crate) use rewrite::{Rewriter, Survivors, empty_batch};
 pub(crate) use topic_list::{PARTITION_COUNT_MAX, TopicEntry, TopicState, encode_topic_list, parse_topic_list};
+pub use transaction_state::{TransactionEntry, TransactionState, encode_transaction_key, parse_transaction_key};
 pub(crate) use verified_points::VerifiedPoints;

@@ -10,10 +10,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cleaner::{Amount, Counts, Known, Pass, Stopped, build};
+use super::cleaner::{Counts, Known, Pass};
 use super::compaction::{Extent, GroupMember, LogFacts, SegmentSpan, groups};
-use super::key_map::{KeyMap, KeyMapLimits};
+use super::key_map::KeyMapLimits;
+use super::survey::Survey;
 use super::throttle::Throttle;
+use super::walk::{Amount, Stopped};
 use crate::config::TopicSettings;
 use crate::partition::{LogError, Partition};
 use crate::segment::{Segment, SegmentError};
@@ -61,7 +63,7 @@ impl<'a> CompactionOptions<'a> {
         Self::default()
     }
 
-    /// At most this many bytes of memory for the map of keys, 24 a key; one key always fits. What doesn't fit is compacted by
+    /// At most this many bytes of memory for the map of keys, 20 a key; one key always fits. What doesn't fit is compacted by
     /// the next run.
     #[must_use]
     pub const fn memory(mut self, bytes: u64) -> Self {
@@ -115,6 +117,8 @@ pub struct CompactionReport {
     pub keys: u64,
     /// Bytes of memory that the map took.
     pub key_memory: u64,
+    /// Keys that the map had room for.
+    pub key_room: u64,
     /// Segments that were compacted, before.
     pub segments_before: usize,
     /// Segments that they were replaced by.
@@ -258,6 +262,7 @@ impl Run<'_> {
             unkeyed_records: 0,
             keys: 0,
             key_memory: 0,
+            key_room: 0,
             segments_before: 0,
             segments_after: 0,
             end_offset: self.extent.first_dirty,
@@ -305,16 +310,15 @@ impl Run<'_> {
         // What is left out rests on newer records and on markers beyond the range: a power loss must not take those.
         self.partition.flush()?;
         let aborted = self.partition.aborted_transactions().map_err(|error| self.early(error))?;
-        let mut map = KeyMap::new(self.options.limits, first_uncleanable.since(first_dirty));
-        let range = (first_dirty, first_uncleanable);
-        let end = build(&mut map, dirty, &aborted, range, &mut watch).map_err(|stopped| self.stopped(stopped))?;
-        (report.keys, report.key_memory) = (map.len() as u64, map.size());
-
+        let range = first_dirty..first_uncleanable;
+        let survey = Survey::of(self.options.limits, dirty, &aborted, range, &mut watch);
+        let survey = survey.map_err(|stopped| self.stopped(stopped))?;
+        let (map, end) = (survey.map(), survey.end());
+        (report.keys, report.key_memory, report.key_room) = (map.len() as u64, map.size(), map.capacity() as u64);
         let producers = self.partition.producers();
         let newest_clean = sealed.iter().take_while(|segment| segment.base_offset() < first_dirty).last();
         let mut pass = Pass::new(Known {
-            map: &map,
-            end,
+            survey: &survey,
             first_uncleanable,
             producers: &producers,
             aborted: &aborted,
@@ -426,5 +430,61 @@ impl<'a> Meter<'a> {
             bytes_written: self.total.written,
             bytes_total: self.planned,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::{CleanupPolicy, TopicConfig};
+    use crate::format::Record;
+    use crate::store::{LogStore, StoreOptions};
+    use crate::vfs::MemoryVfs;
+
+    /// A store with a partition of a megabyte, all of one key.
+    fn filled(clock: &ManualClock) -> (LogStore, Partition) {
+        let options = StoreOptions::new().vfs(Arc::new(MemoryVfs::new())).clock(Arc::new(clock.clone()));
+        let config = TopicConfig::new().cleanup_policy(CleanupPolicy::COMPACT);
+        let store = options.open("/log").expect("a new store");
+        let partition = store.create_topic("t", 1, config).expect("a new topic").partition(0).expect("one partition");
+        let value = "v".repeat(10_000);
+        for _ in 0..100 {
+            partition.append(&[Record::keyed("k", &value)]).expect("appended");
+        }
+        partition.roll().expect("rolled");
+        (store, partition)
+    }
+
+    #[test]
+    fn a_throttled_compaction_takes_the_time_that_its_bytes_are_worth() {
+        let clock = ManualClock::new(Timestamp::ZERO.saturating_add(1_000_000));
+        let (_store, partition) = filled(&clock);
+        let longest = Cell::new(Duration::ZERO);
+        let sleep = |pause: Duration| {
+            longest.set(longest.get().max(pause));
+            clock.advance(u64::try_from(pause.as_millis()).expect("short"));
+        };
+        let options = CompactionOptions { sleep: &sleep, ..CompactionOptions::new().bytes_per_second(100_000.0) };
+        let report = partition.compact_with(&options).expect("compacted");
+        let bytes = report.bytes_read + report.bytes_written;
+        assert!(bytes > 2_000_000, "{bytes}");
+        let (seconds, expected) = (report.duration.as_secs(), bytes / 100_000);
+        assert!(seconds.abs_diff(expected) <= 1, "{seconds} s for {bytes} bytes");
+        assert!(longest.get() <= PAUSE_MAX, "it can be cancelled in between");
+    }
+
+    #[test]
+    fn a_throttled_compaction_can_be_cancelled_while_it_sleeps() {
+        let clock = ManualClock::new(Timestamp::ZERO);
+        let (_store, partition) = filled(&clock);
+        let sleeps = Cell::new(0);
+        let sleep = |_| sleeps.set(sleeps.get() + 1);
+        let progress = |_| if sleeps.get() > 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let slow = CompactionOptions::new().bytes_per_second(1.0).on_progress(&progress);
+        let report = partition.compact_with(&CompactionOptions { sleep: &sleep, ..slow }).expect("cancelled");
+        assert!(!report.is_complete && sleeps.get() == 3);
     }
 }

@@ -64,7 +64,7 @@ impl Read<'_> {
     /// fails or the log is damaged at that place; [`LogError::Closed`].
     pub fn fetch(self) -> Result<Batches, LogError> {
         self.partition.inner.check_open()?;
-        if self.partition.inner.read_only && self.offset >= self.partition.log_end_offset() {
+        if self.partition.inner.read_only && self.offset >= self.end() {
             self.partition.refresh()?;
         }
         self.check_range()?;
@@ -81,6 +81,14 @@ impl Read<'_> {
         counters.fetched_bytes.add(bytes.len() as u64);
         let (requested, isolation) = (self.offset, self.isolation);
         Ok(Batches { bytes, requested, isolation, high_watermark, last_stable_offset, aborted })
+    }
+
+    /// Up to where this read may go, by what is known of the log.
+    fn end(&self) -> Offset {
+        match self.isolation {
+            Isolation::ReadUncommitted => self.partition.log_end_offset(),
+            Isolation::ReadCommitted => self.partition.last_stable_offset(),
+        }
     }
 
     fn check_range(&self) -> Result<(), LogError> {

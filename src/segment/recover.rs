@@ -237,9 +237,9 @@ impl Window<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SegmentOptions;
     use super::*;
     use crate::format::{AbortedTransaction, BatchBuilder, BatchOptions, Compression, Record, assign_offsets};
+    use crate::segment::SegmentOptions;
     use crate::types::{LeaderEpoch, ProducerId, TimestampType};
     use crate::vfs::{MemoryVfs, Vfs};
 

@@ -11,6 +11,7 @@
 //! | `.kafka_cleanshutdown` | file | Kafka's | there after an orderly stop only |
 //! | `.lock`, `.stratalog.lock` | file | both | locked while the store is open; their existence says nothing |
 //! | `stratalog-topics` | file | ours | the topics and their config |
+//! | `stratalog-producer-ids` | file | ours | see `producer_ids.rs` |
 //! | `stratalog-verified` | file | ours | see `checkpoints.rs` |
 //!
 //! Other files are ignored; other folders are skipped and reported.
@@ -38,6 +39,10 @@ pub(super) const CLEAN_MARK: &str = ".kafka_cleanshutdown";
 pub(super) const TOPIC_LIST: &str = "stratalog-topics";
 /// Our note of what was verified in this boot.
 pub(super) const VERIFIED_POINTS: &str = "stratalog-verified";
+
+/// Our note of the producer ids that were handed out.
+#[cfg(feature = "client")]
+pub(super) const PRODUCER_IDS: &str = "stratalog-producer-ids";
 
 /// Any of these files makes a folder a store.
 const SIGNS: [&str; 6] =

@@ -2,6 +2,7 @@
 //!
 //! - Opening: [`StoreOptions`] (`open.rs`), over `layout.rs` (what the folder holds) and `partitions.rs` (one partition).
 //! - Changing topics: `change.rs`, over `topics_file.rs` (the list on disk) and `removal.rs` (folders on their way out).
+//! - `internal_topics.rs` and `producer_ids.rs`: what coordinators of groups and transactions need of a store.
 //! - `checkpoints.rs`: the store-wide files of offsets, and the mark of an orderly stop.
 //!
 //! # Locks
@@ -17,10 +18,14 @@
 mod change;
 mod checkpoints;
 mod error;
+#[cfg(feature = "groups")]
+mod internal_topics;
 mod layout;
 mod open;
 mod parallel;
 mod partitions;
+#[cfg(feature = "client")]
+mod producer_ids;
 mod random;
 mod removal;
 mod topic;
@@ -41,6 +46,9 @@ pub use error::StoreError;
 pub use layout::{SkipReason, Skipped};
 pub use open::{OpenProgress, OpenReport, StoreOptions};
 pub use topic::Topic;
+
+#[cfg(feature = "client")]
+pub(crate) use producer_ids::CoordinatorClaim;
 
 use crate::clock::Clock;
 use crate::config::{StoreConfig, StoreSettings, TopicConfig};
@@ -97,6 +105,9 @@ pub(crate) struct Shared {
     /// Set, under `admin`, by whoever closes the store.
     closed: AtomicBool,
     admin: Mutex<Admin>,
+    /// Whether somebody coordinates the transactions of this store.
+    #[cfg(feature = "client")]
+    has_coordinator: AtomicBool,
 }
 
 /// What belongs to whoever changes the root folder.

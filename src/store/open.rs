@@ -347,6 +347,8 @@ impl Opening {
                 topics: RwLock::new(topics),
                 closed: AtomicBool::new(false),
                 admin: Mutex::new(admin),
+                #[cfg(feature = "client")]
+                has_coordinator: AtomicBool::new(false),
             }),
         }
     }
