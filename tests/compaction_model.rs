@@ -10,9 +10,10 @@ mod history;
 mod support;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
-use history::{Batch, History, Kind, Known, Row, committed_rows, physical};
+use history::{Batch, History, Kind, Known, Row, committed_rows, physical, table};
 use proptest::prelude::*;
 use stratalog::format::{ProducerEntry, TransactionResult};
 use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
@@ -73,13 +74,30 @@ enum Step {
     PowerLoss(u64),
 }
 
-#[derive(Debug, Clone)]
+/// What of the history is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Nothing,
+    Tail,
+    BelowCleaned,
+}
+
+#[derive(Clone)]
 struct Script {
     /// `compact,delete` instead of `compact`.
     deletes: bool,
     segment_size: u16,
     compression: &'static str,
     steps: Vec<Step>,
+}
+
+/// One step a line.
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { deletes, segment_size, compression, steps } = self;
+        writeln!(f, "deletes: {deletes}, segment_size: {segment_size}, compression: {compression}")?;
+        steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
+    }
 }
 
 fn drafts() -> impl Strategy<Value = Vec<Draft>> {
@@ -220,7 +238,7 @@ impl World {
                 self.reopen(self.memory.process_crash_image(), end);
             }
             Step::PowerLoss(seed) => {
-                let durable = self.partition.recovery_point().value();
+                let durable = self.durable();
                 self.reopen(self.memory.torn_crash_image(*seed), durable);
             }
         }
@@ -325,7 +343,16 @@ impl World {
         active.min(self.partition.last_stable_offset().value())
     }
 
+    /// A crash may bring deleted records back, but not the tombstones below the log start that are compacted away meanwhile.
+    fn make_log_start_durable(&mut self) {
+        if self.history.checkpointed_start < self.history.start {
+            self.store.checkpoint().unwrap();
+            self.history.checkpointed_start = self.history.start;
+        }
+    }
+
     fn compact(&mut self, slots: Option<u8>) {
+        self.make_log_start_durable();
         let mut options = CompactionOptions::new();
         if let Some(slots) = slots {
             options = options.memory(u64::from(slots) * 24);
@@ -350,7 +377,16 @@ impl World {
         assert_eq!(self.partition.uncleanable(), None);
     }
 
+    /// Below this offset nothing may be lost. What a process that was killed has made durable stays so, whatever the next one
+    /// knows of it; and deleting records raises the recovery point without a sync.
+    fn durable(&self) -> i64 {
+        let point = self.partition.recovery_point().value();
+        let synced = if point > self.history.start { point } else { 0 };
+        self.history.durable.max(synced)
+    }
+
     fn compact_and_crash(&mut self, after: u8, seed: Option<u64>) {
+        self.make_log_start_durable();
         self.vfs.crash_after(u64::from(after / 3));
         let result = self.partition.compact();
         self.history.note_cleaning(self.now(), self.cleanable_end());
@@ -359,7 +395,7 @@ impl World {
             assert!(result.unwrap().is_complete);
             return;
         }
-        let durable = self.partition.recovery_point().value();
+        let durable = self.durable();
         match seed {
             Some(seed) => self.reopen(self.vfs.crash_image(seed).unwrap(), durable),
             None => self.reopen(self.memory.process_crash_image(), self.history.end),
@@ -397,7 +433,11 @@ impl World {
         let is_below_cleaned = place < self.history.frozen;
         self.history.cut(place);
         self.history.start = self.partition.log_start_offset().value();
-        self.history.checkpointed_start = self.history.checkpointed_start.min(self.history.start);
+        if self.history.start < self.history.checkpointed_start {
+            // After a crash the log would start where it was noted to start, which is above its end now.
+            self.store.checkpoint().unwrap();
+            self.history.checkpointed_start = self.history.start;
+        }
         if place < first_base {
             assert_eq!(self.history.start, place);
             self.history.batches.clear();
@@ -405,7 +445,7 @@ impl World {
             // What compaction took on the grounds of what is cut now can't come back.
             self.history.batches = self.survivors();
         }
-        self.adopt_producers(true);
+        self.adopt_producers(if is_below_cleaned { Cut::BelowCleaned } else { Cut::Tail });
     }
 
     /// What is left of the history in the files.
@@ -432,41 +472,45 @@ impl World {
         // Of what was not synced, a power loss may take a segment's end and leave the next segment.
         let is_lost = self.history.lose(durable, &physical(&self.partition));
         self.history.start = start;
-        self.adopt_producers(is_cut || is_lost);
+        self.adopt_producers(if is_cut || is_lost { Cut::Tail } else { Cut::Nothing });
     }
 
     /// Producers are known as before, but for those that may have been forgotten: the idle ones, and those whose last batch is
     /// gone for another reason than compaction.
-    fn adopt_producers(&mut self, is_cut: bool) {
-        let mut replayed = self.history.replay();
-        let expected = if is_cut { &mut replayed } else { &mut self.history.producers };
+    fn adopt_producers(&mut self, cut: Cut) {
+        // From then on snapshots may know of what compaction took from the files.
+        self.history.was_cut_below_cleaned |= cut == Cut::BelowCleaned;
+        let was_cut_below_cleaned = self.history.was_cut_below_cleaned;
+        let replayed = self.history.replay();
+        let mut expected = if cut == Cut::Nothing { self.history.producers.clone() } else { replayed.clone() };
         let found: BTreeMap<_, _> = self.partition.producers().iter().map(adopt).collect();
-        let now = self.clock.now().millis();
+        let now = self.now();
         let files = physical(&self.partition);
         let is_there = |place: i64| files.iter().any(|batch| batch.last == place);
         let start = self.history.start;
-        let may_differ = |known: &Known| {
+        let is_uncertain = |known: &Known| {
             let last = known.last.map_or(known.newest, |last| last.last_offset);
-            (known.open.is_none() && now - known.time >= EXPIRATION)
+            was_cut_below_cleaned
+                || (known.open.is_none() && now - known.time >= EXPIRATION)
                 || last < start
                 || known.open.is_some_and(|first| first < start)
-                || (is_cut && !(is_there(last) && is_there(known.newest)))
+                || (cut == Cut::Tail && !(is_there(last) && is_there(known.newest)))
         };
-        expected.retain(|id, known| found.contains_key(id) || !may_differ(known));
+        // A snapshot may still tell what a replay of the log does not, or the other way round.
+        let may_differ = |id: &i64, known: &Known| is_uncertain(known) || replayed.get(id).is_some_and(&is_uncertain);
+        expected.retain(|id, known| found.contains_key(id) || !may_differ(id, known));
         for (id, found) in found {
             match expected.get(&id) {
-                Some(known) if may_differ(known) => drop(expected.insert(id, found)),
-                Some(_) => {}
-                // Forgotten in memory, and remembered by the log.
+                Some(known) if !may_differ(&id, known) => {}
+                Some(_) => drop(expected.insert(id, found)),
+                // Forgotten in memory, by age or with the log start, and remembered by the log.
                 None => {
-                    assert!(found.open.is_some() || is_cut || now - found.time >= EXPIRATION, "{id}: {found:?}");
+                    assert!(was_cut_below_cleaned || replayed.contains_key(&id), "{id}: {found:?}");
                     expected.insert(id, found);
                 }
             }
         }
-        if is_cut {
-            self.history.producers = replayed;
-        }
+        self.history.producers = expected;
     }
 
     /// Holds everything that can be read against the history; `dice` decides where to look.
@@ -524,17 +568,7 @@ impl World {
             let may_go = row.value.is_none() && self.history.outlived_tombstones(DELETE_RETENTION) > *place;
             assert!(!is_newest || may_go, "the newest of its key is missing: {row:?}");
         }
-        let table = |rows: &mut dyn Iterator<Item = &Row>| -> BTreeMap<String, String> {
-            let mut table = BTreeMap::new();
-            for row in rows {
-                match &row.value {
-                    Some(value) => drop(table.insert(row.key.clone(), value.clone())),
-                    None => drop(table.remove(&row.key)),
-                }
-            }
-            table
-        };
-        assert_eq!(table(&mut found.iter()), table(&mut decided.values().copied()), "the table of latest values");
+        assert_eq!(table(&found), table(decided.values().copied()), "the table of latest values");
     }
 
     fn check_reads_from_inside(&self, files: &[Batch], dice: u32) {
@@ -581,6 +615,7 @@ fn run(script: &Script) {
     let mut dice = 12345_u32;
     for step in &script.steps {
         world.step(step);
+        world.history.durable = world.durable();
         dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         world.check(dice >> 8);
     }

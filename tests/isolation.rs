@@ -227,6 +227,37 @@ fn a_read_only_store_follows_transactions_of_the_writer() {
     assert_eq!(committed(&partition), ["a", "c", "d"]);
 }
 
+#[test]
+fn more_aborted_transactions_than_batches_that_are_left_can_be_cut() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "kept");
+    send(&rig.partition, in_transaction(1, 0, 0), "never");
+    send(&rig.partition, in_transaction(2, 0, 0), "never");
+    end(&rig.partition, marker(Abort, 1, 0));
+    end(&rig.partition, marker(Abort, 2, 0));
+    rig.partition.truncate_to(offset(1)).unwrap();
+    assert_eq!(committed(&rig.partition), ["kept"]);
+    assert!(!rig.files().iter().any(|name| name.ends_with(".txnindex")), "{:?}", rig.files());
+}
+
+#[test]
+fn what_was_aborted_stays_so_when_the_power_fails_after_a_flush_and_a_roll() {
+    for closes in [false, true] {
+        let rig = Rig::new(&[]);
+        send(&rig.partition, in_transaction(1, 0, 0), "never");
+        end(&rig.partition, marker(Abort, 1, 0));
+        rig.partition.flush().unwrap();
+        rig.partition.roll().unwrap();
+        rig.store.checkpoint().unwrap();
+        if closes {
+            rig.store.clone().close().unwrap();
+        }
+        let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+        assert_eq!(partition_of(&store).log_end_offset(), offset(2));
+        assert!(committed(&partition_of(&store)).is_empty(), "closed in order: {closes}");
+    }
+}
+
 /// Appends in transactions, until the machine ends: what was promised durable, and what must never be seen.
 fn script(vfs: &FaultyVfs, clock: &ManualClock, promised: &mut Vec<String>) -> Result<(), ()> {
     let options = stratalog::StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(clock.clone()));

@@ -23,7 +23,7 @@ pub(super) struct Rebuilt {
     pub table: ProducerTable,
     /// Every batch below this offset is in the table.
     pub end: Offset,
-    /// The newest snapshot that stands for this log.
+    /// The snapshot that the table was loaded from.
     pub last_snapshot: Option<Offset>,
 }
 
@@ -62,11 +62,13 @@ impl Rebuild<'_> {
         }
         let kept = self.drop_foreign(snapshots)?;
         let limit = self.from.unwrap_or(self.log_end).min(self.log_end);
-        let (mut table, start) = self.load_newest(kept.range(..=limit).rev())?;
+        let (mut table, loaded) = self.load_newest(kept.range(..=limit).rev())?;
         table.expire(self.now, self.expiration_ms);
+        let start = loaded.unwrap_or(self.log_start);
         let end = replay(&mut table, self.list, start, self.log_end, self.read_only)?;
         table.expire(self.now, self.expiration_ms);
-        Ok(Rebuilt { table, end, last_snapshot: kept.last().copied() })
+        // Only one that was read is known to be sound: the next snapshot takes the place of any other.
+        Ok(Rebuilt { table, end, last_snapshot: loaded })
     }
 
     /// Removes the snapshots outside the log, and those that no segment begins at, the newest one beyond the last base excepted.
@@ -91,16 +93,16 @@ impl Rebuild<'_> {
     fn load_newest<'o>(
         &self,
         newest_first: impl Iterator<Item = &'o Offset>,
-    ) -> Result<(ProducerTable, Offset), SegmentError> {
+    ) -> Result<(ProducerTable, Option<Offset>), SegmentError> {
         for offset in newest_first {
             let bytes = read_whole(self.vfs, &path_of(self.dir, *offset))?;
             match bytes.map(|bytes| ProducerSnapshot::parse(&bytes)) {
-                Some(Ok(snapshot)) => return Ok((ProducerTable::load(&snapshot), *offset)),
+                Some(Ok(snapshot)) => return Ok((ProducerTable::load(&snapshot), Some(*offset))),
                 Some(Err(_)) => self.remove(*offset)?,
                 None => {}
             }
         }
-        Ok((ProducerTable::default(), self.log_start))
+        Ok((ProducerTable::default(), None))
     }
 
     fn remove(&self, offset: Offset) -> Result<(), IoError> {

@@ -1,4 +1,5 @@
 //! What was appended to a partition, in a plain vector that is never compacted, and what follows from it.
+#![allow(dead_code, reason = "each test file uses some of this")]
 
 use std::collections::BTreeMap;
 
@@ -48,6 +49,18 @@ pub struct Batch {
     pub time: i64,
 }
 
+/// The newest values, as a table that is rebuilt from the rows.
+pub fn table<'r>(rows: impl IntoIterator<Item = &'r Row>) -> BTreeMap<String, String> {
+    let mut table = BTreeMap::new();
+    for row in rows {
+        match &row.value {
+            Some(value) => drop(table.insert(row.key.clone(), value.clone())),
+            None => drop(table.remove(&row.key)),
+        }
+    }
+    table
+}
+
 impl Batch {
     /// Offset and timestamp of each record, a marker included.
     pub fn times(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
@@ -85,12 +98,15 @@ pub struct History {
     pub start: i64,
     pub end: i64,
     pub producers: BTreeMap<i64, Known>,
+    /// Everything below is known to survive a power loss.
+    pub durable: i64,
     /// A crash may bring the log start back to this.
     pub checkpointed_start: i64,
     /// Nothing at or above was ever compacted.
     pub cleaned_to: i64,
     /// The log end at the last compaction, which knew of everything below.
     pub frozen: i64,
+    pub was_cut_below_cleaned: bool,
     /// When a compaction was run, and where the log ended then.
     cleanings: Vec<(i64, i64)>,
 }
@@ -128,6 +144,7 @@ impl History {
         self.end = end;
         self.cleaned_to = self.cleaned_to.min(end);
         self.frozen = self.frozen.min(end);
+        self.durable = self.durable.min(end);
         for (_, seen) in &mut self.cleanings {
             *seen = end.min(*seen);
         }
