@@ -364,6 +364,23 @@ fn a_batch_whose_checksum_is_wrong_is_neither_kept_nor_dropped() {
 }
 
 #[test]
+fn a_damaged_batch_takes_no_record_of_a_segment_before_it_along() {
+    let rig = compacted(&[("segment.bytes", "100")]);
+    put(&rig.partition, "a", "1");
+    put(&rig.partition, "b", "2");
+    put(&rig.partition, "c", "3");
+    rig.partition.roll().unwrap();
+    assert_eq!(bases(&rig.partition), [0, 1, 2, 3]);
+    // The key rots from "b" to "a": as it reads now, it would supersede the first record.
+    let log = rig.partition.path().join(format!("{:020}.log", 1));
+    let size = rig.partition.segments()[1].size();
+    rig.memory.open(&log, OpenMode::Write).unwrap().write_at(b"a", size - 4).unwrap();
+    assert_eq!(rig.partition.compact().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(rig.partition.read(offset(0)).max_bytes(1).fetch().unwrap().records().count(), 1);
+    assert_eq!(bases(&rig.partition), [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_cancelled_compaction_leaves_everything_as_it_was() {
     let rig = compacted(&[]);
     for i in 0..200 {
@@ -546,6 +563,39 @@ fn compact_and_delete_together_do_both() {
     let report = tick(&rig);
     assert_eq!((report.expired_segments, report.failures.len()), (1, 0));
     assert_eq!((offsets(&rig.partition), rig.partition.log_start_offset()), (vec![], offset(3)));
+}
+
+#[test]
+fn deleted_records_stay_deleted_through_compactions_and_take_their_tombstones_along() {
+    let rig = compacted(&[("segment.bytes", "250")]);
+    for round in 0..4 {
+        for key in ["a", "b", "c"] {
+            put(&rig.partition, key, &format!("{round}"));
+        }
+    }
+    delete(&rig.partition, "a");
+    rig.partition.roll().unwrap();
+    rig.partition.compact().unwrap();
+    assert_eq!(offsets(&rig.partition), [10, 11, 12]);
+    // In the middle of a compacted segment, above what was noted as compacted before.
+    rig.partition.delete_records_before(offset(11)).unwrap();
+    assert_eq!(offsets(&rig.partition), [11, 12]);
+    assert_eq!(rig.partition.read(offset(10)).fetch().unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+    put(&rig.partition, "c", "4");
+    rig.partition.roll().unwrap();
+    rig.partition.compact().unwrap();
+    assert_eq!(offsets(&rig.partition), [12, 13], "the tombstone waits for its horizon");
+    rig.clock.advance(1001);
+    rig.partition.compact().unwrap();
+    assert_eq!((offsets(&rig.partition), rig.partition.log_start_offset()), (vec![13], offset(11)));
+    rig.partition.delete_records_before(rig.partition.log_end_offset()).unwrap();
+    assert!(tick(&rig).failures.is_empty());
+    assert_eq!((offsets(&rig.partition), rig.partition.log_start_offset()), (vec![], offset(14)));
+    put(&rig.partition, "d", "5");
+    rig.store.checkpoint().unwrap();
+    let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+    let reopened = partition_of(&store);
+    assert_eq!((offsets(&reopened), reopened.log_start_offset()), (vec![14], offset(14)));
 }
 
 #[test]
