@@ -264,3 +264,175 @@ fn after_a_power_loss_at_any_moment_no_aborted_record_is_seen_and_no_committed_o
         }
     }
 }
+
+/// What the threads of the race tell each other.
+#[derive(Default)]
+struct Race {
+    /// By transaction: 0 not ended yet, 1 about to be committed, 2 about to be aborted.
+    outcomes: Vec<std::sync::atomic::AtomicU8>,
+    next: std::sync::atomic::AtomicUsize,
+    committed: std::sync::Mutex<std::collections::BTreeSet<i64>>,
+    over: std::sync::atomic::AtomicBool,
+}
+
+impl Race {
+    fn is_over(&self) -> bool {
+        self.over.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// One producer: transactions of a few batches, each ended as chance says.
+    fn write(&self, partition: &Partition, id: i64, fuse: std::time::Instant) {
+        use std::sync::atomic::Ordering::SeqCst;
+        let (mut sequence, mut chance) = (0, u64::try_from(id).unwrap() * 7919);
+        while fuse.elapsed() < std::time::Duration::from_secs(2) {
+            let number = self.next.fetch_add(1, SeqCst);
+            if number >= self.outcomes.len() {
+                break;
+            }
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mut offsets = Vec::new();
+            for part in 0..1 + (chance >> 33) % 3 {
+                let (key, value) = (format!("{number} {part}"), number.to_string());
+                let stamp = in_transaction(id, 0, sequence);
+                let done = partition.append_from(stamp, &[Record::keyed(&key, &value)], Durability::Written).unwrap();
+                offsets.push(done.base_offset.value());
+                sequence += 1;
+            }
+            let (outcome, result) = if chance >> 62 == 0 { (2, Abort) } else { (1, Commit) };
+            self.outcomes[number].store(outcome, SeqCst);
+            end(partition, marker(result, id, 0));
+            if outcome == 1 {
+                self.committed.lock().unwrap().extend(offsets);
+            }
+        }
+    }
+
+    /// Reads on from `next`; returns what was seen, and up to where.
+    fn read(&self, partition: &Partition, next: &mut i64, max_bytes: usize) -> Option<Vec<i64>> {
+        let read = partition.read(offset(*next)).max_bytes(max_bytes).isolation(Isolation::ReadCommitted);
+        let batches = match read.fetch() {
+            Ok(batches) => batches,
+            Err(LogError::OffsetOutOfRange { .. }) => return None,
+            Err(error) => panic!("{error}"),
+        };
+        let mut seen = Vec::new();
+        for record in batches.records() {
+            let record = record.unwrap();
+            assert!(record.offset() < batches.last_stable_offset(), "{} was not decided yet", record.offset());
+            let number: usize = std::str::from_utf8(record.value().unwrap()).unwrap().parse().unwrap();
+            let outcome = self.outcomes[number].load(std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(outcome, 1, "offset {} of transaction {number} is visible", record.offset());
+            seen.push(record.offset().value());
+        }
+        assert!(seen.is_sorted_by(|left, right| left < right));
+        *next = batches.next_offset().value();
+        Some(seen)
+    }
+
+    /// Follows the log to its end, and checks in the end that nothing was left out of any stretch it read.
+    fn follow(&self, partition: &Partition, max_bytes: usize) {
+        let (mut next, mut stretches) = (0, vec![(0, 0, Vec::new())]);
+        loop {
+            let (was_over, before) = (self.is_over(), next);
+            match self.read(partition, &mut next, max_bytes) {
+                Some(seen) => {
+                    let stretch = stretches.last_mut().unwrap();
+                    stretch.1 = next;
+                    stretch.2.extend(seen);
+                }
+                None => {
+                    next = partition.log_start_offset().value();
+                    stretches.push((next, next, Vec::new()));
+                }
+            }
+            if next == before {
+                if was_over {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+        let committed = self.committed.lock().unwrap();
+        for (from, to, seen) in stretches {
+            let expected: Vec<_> = committed.range(from..to).copied().collect();
+            assert!(seen == expected, "of {from}..{to}: {} records, not {}", seen.len(), expected.len());
+        }
+    }
+}
+
+#[test]
+fn readers_beside_writers_rolls_compaction_and_deletion_see_whole_committed_transactions_only() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let rig = Rig::new(&[
+        ("segment.bytes", "4000"),
+        ("index.interval.bytes", "300"),
+        ("cleanup.policy", "compact,delete"),
+        ("delete.retention.ms", "0"),
+    ]);
+    let race = Race { outcomes: (0..60_000).map(|_| 0.into()).collect(), ..Race::default() };
+    let (partition, fuse) = (&rig.partition, std::time::Instant::now());
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (1..4)
+            .map(|id| {
+                scope.spawn({
+                    let race = &race;
+                    move || race.write(partition, id, fuse)
+                })
+            })
+            .collect();
+        for max_bytes in [1, 700, 1 << 20] {
+            scope.spawn({
+                let race = &race;
+                move || race.follow(partition, max_bytes)
+            });
+        }
+        scope.spawn(|| {
+            let mut turn = 0_i64;
+            while !race.is_over() {
+                // Anywhere, also near the end, where the log changes.
+                let (start, end) = (partition.log_start_offset().value(), partition.log_end_offset().value());
+                turn += 1;
+                let mut from =
+                    if turn % 2 == 0 { (end - turn % 40).max(start) } else { start + turn * 37 % (end - start + 1) };
+                race.read(partition, &mut from, 1 << 20);
+            }
+        });
+        scope.spawn(|| {
+            let mut turn = 0_i64;
+            while !race.is_over() {
+                turn += 1;
+                partition.roll().unwrap();
+                partition.compact().unwrap();
+                let (start, end) = (partition.log_start_offset().value(), partition.last_stable_offset().value());
+                partition.delete_records_before(offset(start + (end - start) / 3)).unwrap();
+                rig.store.tick(at(turn)).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        });
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        race.over.store(true, SeqCst);
+        assert!(ended.iter().all(Result::is_ok));
+    });
+    assert!(partition.log_start_offset() > offset(0));
+}
+
+#[test]
+fn a_reader_at_the_end_of_the_log_never_gets_the_batch_that_is_appended_meanwhile() {
+    let rig = Rig::new(&[]);
+    let (partition, fuse) = (&rig.partition, std::time::Instant::now());
+    let race = Race { outcomes: (0..200_000).map(|_| 0.into()).collect(), ..Race::default() };
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| race.write(partition, 1, fuse));
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !race.is_over() {
+                    let from = partition.last_stable_offset().value() - 2;
+                    race.read(partition, &mut from.max(0), 1 << 20);
+                }
+            });
+        }
+        let ended = writer.join();
+        race.over.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(ended.is_ok());
+    });
+}

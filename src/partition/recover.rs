@@ -189,14 +189,13 @@ impl Partition {
             producer_expiration_ms: inner.producer_expiration_ms,
         };
         for segment in inner.list().iter() {
-            segment.hold().map_err(|error| inner.wrap(error))?;
+            // Their transaction indexes are about to be written anew.
+            segment.detach().map_err(|error| inner.wrap(error))?;
         }
         let mut opened = Opening::new(&params).reopening().run()?;
         opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
-        *inner.segments.write() = opened.list.clone();
+        inner.show(opened.list.clone(), opened.log_start, opened.log_end, opened.producers.first_unstable());
         inner.clear_uncleanable();
-        store(&inner.log_start, opened.log_start);
-        store(&inner.log_end, opened.log_end);
         let (end, report) = (opened.log_end, opened.report.clone());
         inner.adopt(&mut writer, opened)?;
         *inner.status.write() = Status::Online;

@@ -27,6 +27,13 @@ pub(super) struct Rebuilt {
     pub last_snapshot: Option<Offset>,
 }
 
+impl Rebuilt {
+    /// The first offset of the oldest open transaction.
+    pub(super) fn first_unstable(&self) -> Option<Offset> {
+        self.table.open_transactions().first_unstable()
+    }
+}
+
 /// What the table is rebuilt from.
 pub(super) struct Rebuild<'a> {
     pub vfs: &'a dyn Vfs,
@@ -188,13 +195,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Rebuilds the table after the log was cut; snapshots above `end` must be gone durably.
-    pub(super) fn reload_producers(
-        &self,
-        writer: &mut Writer,
-        list: &SegmentList,
-        end: Offset,
-    ) -> Result<(), LogError> {
+    /// The table of a log that was cut; snapshots above `end` must be gone durably.
+    pub(super) fn rebuild_producers(&self, list: &SegmentList, end: Offset) -> Result<Rebuilt, LogError> {
         let names = self.vfs.read_dir(&self.dir).map_err(|error| self.wrap(error))?;
         let rebuild = Rebuild {
             vfs: &*self.vfs,
@@ -208,13 +210,12 @@ impl Inner {
             now: self.clock.now(),
             expiration_ms: self.producer_expiration_ms,
         };
-        let rebuilt = rebuild.run(&offsets_of(names.iter().map(|entry| entry.name.as_str())));
-        self.adopt_producers(writer, rebuilt.map_err(|error| self.wrap(error))?);
-        Ok(())
+        let snapshots = offsets_of(names.iter().map(|entry| entry.name.as_str()));
+        rebuild.run(&snapshots).map_err(|error| self.wrap(error))
     }
 
     pub(super) fn adopt_producers(&self, writer: &mut Writer, rebuilt: Rebuilt) {
-        self.publish_first_unstable(rebuilt.table.open_transactions().first_unstable());
+        self.publish_first_unstable(rebuilt.first_unstable());
         *self.producers.lock() = rebuilt.table;
         writer.last_snapshot = rebuilt.last_snapshot;
         writer.replayed = rebuilt.end;

@@ -508,11 +508,6 @@ impl Segment {
         self.txn_index.is_sane(self.size())
     }
 
-    /// Opens the `.log`, so that this value stays readable whatever happens to the file's name.
-    pub(crate) fn hold(&self) -> Result<(), SegmentError> {
-        self.log.hold()
-    }
-
     /// Ends the segment's growth: the last time entry, trimmed and written indexes, preallocated space given back. Nothing is synced.
     pub(crate) fn seal(&self) -> Result<(), SegmentError> {
         if let Some((timestamp, offset)) = self.greatest()? {
