@@ -436,3 +436,100 @@ fn a_reader_at_the_end_of_the_log_never_gets_the_batch_that_is_appended_meanwhil
         assert!(ended.is_ok());
     });
 }
+
+#[test]
+fn a_reader_of_another_process_gets_past_a_transaction_that_it_saw_open() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "b");
+    append(&rig.partition, "c");
+    let options = stratalog::StoreOptions::new().vfs(Arc::new(rig.memory.clone())).clock(Arc::new(rig.clock.clone()));
+    let reader = options.read_only(true).open("/log").unwrap();
+    let follower = partition_of(&reader);
+    assert_eq!(committed(&follower), ["a"]);
+    end(&rig.partition, marker(Commit, 1, 0));
+    assert_eq!(committed(&follower), ["a", "b", "c"]);
+}
+
+#[test]
+fn an_open_transaction_outlives_a_lost_snapshot_and_two_orderly_closings() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "open");
+    rig.store.clone().close().unwrap();
+    let path = rig.partition.path().join("00000000000000000002.snapshot");
+    rig.memory.open(&path, stratalog::vfs::OpenMode::Write).unwrap().write_at(b"rot", 20).unwrap();
+    for life in 0..3 {
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+        assert_eq!(partition_of(&store).last_stable_offset(), offset(1), "life {life}");
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn damage_below_the_recovery_point_does_not_keep_the_log_from_opening_and_hides_no_later_transaction() {
+    for (at, damage) in [(8, &[0xff_u8; 4][..]), (0, &[0, 0, 1, 0])] {
+        let rig = Rig::new(&[("segment.bytes", "300")]);
+        for number in 0..10 {
+            append(&rig.partition, &format!("{number}"));
+        }
+        send(&rig.partition, in_transaction(1, 0, 0), "open");
+        rig.store.clone().close().unwrap();
+        let log = rig.partition.path().join("00000000000000000000.log");
+        rig.memory.open(&log, stratalog::vfs::OpenMode::Write).unwrap().write_at(damage, at).unwrap();
+        for name in rig.files().iter().filter(|name| name.ends_with(".snapshot")) {
+            let path = rig.partition.path().join(name);
+            rig.memory.open(&path, stratalog::vfs::OpenMode::Truncate).unwrap().write_at(b"damaged", 0).unwrap();
+        }
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!((partition.last_stable_offset(), partition.log_end_offset()), (offset(10), offset(11)));
+    }
+}
+
+#[test]
+fn a_snapshot_that_speaks_of_offsets_it_cannot_know_is_not_believed() {
+    use stratalog::format::ProducerSnapshot;
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "open");
+    rig.store.clone().close().unwrap();
+    let path = rig.partition.path().join("00000000000000000002.snapshot");
+    let entry = rig.partition.producers()[0];
+    let beyond = stratalog::format::ProducerEntry { last_offset: Some(offset(2)), ..entry };
+    let later = stratalog::format::ProducerEntry { current_transaction_first_offset: Some(offset(1000)), ..entry };
+    let other = stratalog::format::ProducerEntry { producer_id: stamp(2, 0, 0).id, ..entry };
+    for entries in [vec![beyond], vec![later], vec![entry, entry], vec![entry, other]] {
+        let image = rig.memory.process_crash_image();
+        let bytes = ProducerSnapshot { entries: entries.clone() }.encode();
+        image.open(&path, stratalog::vfs::OpenMode::Truncate).unwrap().write_at(&bytes, 0).unwrap();
+        let store = open(Arc::new(image), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!(partition.open_transactions(), [(entry.producer_id, offset(1))], "{entries:?}");
+        end(&partition, marker(Commit, 1, 0));
+        assert_eq!(committed(&partition), ["a", "open"]);
+    }
+}
+
+#[test]
+fn readers_of_all_records_need_not_understand_a_control_record() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    let mut builder = stratalog::format::BatchBuilder::new(stratalog::format::BatchOptions::default());
+    builder.push(&Record::keyed("?", "?"), Some(at(0))).unwrap();
+    let mut strange = builder.finish().unwrap().to_vec();
+    strange[22] |= 0x20;
+    stratalog::format::set_timestamps(&mut strange, stratalog::TimestampType::Create, Some(at(1))).unwrap();
+    stratalog::format::assign_offsets(&mut strange, offset(1), stratalog::types::LeaderEpoch::ZERO).unwrap();
+    rig.store.clone().close().unwrap();
+    let log = rig.partition.path().join("00000000000000000000.log");
+    let size = rig.memory.metadata(&log).unwrap().unwrap().size;
+    rig.memory.open(&log, stratalog::vfs::OpenMode::Write).unwrap().write_at(&strange, size).unwrap();
+    rig.memory.remove_file(&rig.store.path().join(".kafka_cleanshutdown")).unwrap();
+    let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+    let partition = partition_of(&store);
+    append(&partition, "b");
+    let read = partition.read(offset(0)).fetch().unwrap();
+    assert_eq!(read.records().filter(Result::is_ok).count(), 2);
+    assert!(read.records().all(|record| record.is_ok()));
+}

@@ -64,7 +64,7 @@ impl Read<'_> {
     /// fails or the log is damaged at that place; [`LogError::Closed`].
     pub fn fetch(self) -> Result<Batches, LogError> {
         self.partition.inner.check_open()?;
-        if self.partition.inner.read_only && self.offset >= self.partition.log_end_offset() {
+        if self.partition.inner.read_only && self.offset >= self.known_end() {
             self.partition.refresh()?;
         }
         // Before anything is looked up: what is aborted below the last stable offset is in the indexes already.
@@ -81,6 +81,14 @@ impl Read<'_> {
         counters.fetched_bytes.add(bytes.len() as u64);
         let (requested, isolation) = (self.offset, self.isolation);
         Ok(Batches { bytes, requested, isolation, high_watermark, last_stable_offset, aborted })
+    }
+
+    /// Up to where there is something to read without looking for more.
+    fn known_end(&self) -> Offset {
+        match self.isolation {
+            Isolation::ReadUncommitted => self.partition.high_watermark(),
+            Isolation::ReadCommitted => self.partition.last_stable_offset(),
+        }
     }
 
     fn check_range(&self, view: &View) -> Result<(), LogError> {
@@ -164,6 +172,7 @@ impl Batches {
         let mut filter = CommittedFilter::new(&self.aborted);
         let committed = self.isolation == Isolation::ReadCommitted;
         self.iter().filter_map(move |batch| match batch {
+            Ok(batch) if batch.header().is_control() && !committed => None,
             Ok(batch) if batch.header().is_control() => match is_abort(&batch) {
                 Ok(is_abort) => {
                     filter.admits(batch.header(), is_abort);

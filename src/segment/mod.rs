@@ -356,13 +356,15 @@ impl Segment {
         Ok(None)
     }
 
-    /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log.
+    /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log. One whose
+    /// offsets can't stand in this segment is damage.
     pub(crate) fn headers_from(
         &self,
         offset: Offset,
     ) -> Result<impl Iterator<Item = Result<(Position, BatchHeader), SegmentError>> + '_, SegmentError> {
         let mut walk = self.walk_from(offset)?;
-        Ok(std::iter::from_fn(move || walk.next_header().transpose()))
+        let checked = move |(position, header)| self.check_offsets(position, &header).map(|()| (position, header));
+        Ok(std::iter::from_fn(move || walk.next_header().transpose().map(|found| found.and_then(checked))))
     }
 
     /// The whole batch at `position`, checksum verified; `None` where the log ends.
