@@ -139,6 +139,90 @@ fn transactions_survive_closing_kills_and_power_losses() {
 }
 
 #[test]
+fn a_read_lists_the_aborted_transactions_that_matter_to_its_bytes_and_not_all_of_the_segment() {
+    let rig = Rig::new(&[("index.interval.bytes", "100")]);
+    for number in 0..500 {
+        send(&rig.partition, in_transaction(1, 0, number), "never");
+        end(&rig.partition, marker(Abort, 1, 0));
+    }
+    for from in [0, 400, 990] {
+        let read = rig.partition.read(offset(from)).max_bytes(500).isolation(Isolation::ReadCommitted);
+        let batches = read.fetch().unwrap();
+        assert!((1..=8).contains(&batches.aborted_transactions().len()), "{:?}", batches.aborted_transactions());
+        assert_eq!(batches.records().count(), 0);
+    }
+    assert!(committed(&rig.partition).is_empty());
+}
+
+#[test]
+fn a_transaction_index_that_would_end_the_search_too_soon_is_written_anew() {
+    let rig = Rig::new(&[]);
+    for number in 0..3 {
+        append(&rig.partition, "plain");
+        send(&rig.partition, in_transaction(1, 0, number), "never");
+        end(&rig.partition, marker(Abort, 1, 0));
+    }
+    rig.store.clone().close().unwrap();
+    let path = rig.partition.path().join("00000000000000000000.txnindex");
+    // The last stable offset of the first entry.
+    rig.memory.open(&path, stratalog::vfs::OpenMode::Write).unwrap().write_at(&[1], 28).unwrap();
+    let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+    assert_eq!(committed(&partition_of(&store)), ["plain", "plain", "plain"]);
+}
+
+/// Opens a transaction behind a committed record, and takes it back by cutting the log.
+fn cut_beside_readers(partition: &Partition, fuse: std::time::Instant) {
+    let start = append(partition, "committed");
+    for turn in 0_i16.. {
+        if fuse.elapsed() > std::time::Duration::from_secs(1) || turn == i16::MAX {
+            break;
+        }
+        append(partition, "committed");
+        for sequence in 0..3 {
+            send(partition, in_transaction(1, turn, sequence), "open");
+        }
+        if turn % 2 == 0 {
+            end(partition, marker(Abort, 1, turn));
+            append(partition, "committed");
+        }
+        match turn % 5 {
+            0 => partition.truncate_fully_and_start_at(offset(start)).unwrap(),
+            turn => partition.truncate_to(offset(start + i64::from(turn) % 4)).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn readers_beside_a_log_that_is_cut_never_take_what_is_undecided_for_committed() {
+    let rig = Rig::new(&[("segment.bytes", "300"), ("file.delete.delay.ms", "0")]);
+    let (partition, fuse) = (&rig.partition, std::time::Instant::now());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    let mut next = partition.log_start_offset();
+                    loop {
+                        let read = partition.read(next).max_bytes(1).isolation(Isolation::ReadCommitted);
+                        let Ok(batches) = read.fetch() else { break };
+                        for record in batches.records() {
+                            assert_eq!(record.unwrap().value().unwrap(), b"committed");
+                        }
+                        if batches.is_empty() {
+                            break;
+                        }
+                        next = batches.next_offset();
+                    }
+                }
+            });
+        }
+        let ended = scope.spawn(|| cut_beside_readers(partition, fuse)).join();
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(ended.is_ok());
+    });
+}
+
+#[test]
 fn truncating_brings_back_an_open_transaction_and_forgets_an_aborted_one() {
     let rig = Rig::new(&[("segment.bytes", "250")]);
     append(&rig.partition, "a");

@@ -114,7 +114,10 @@ impl Read<'_> {
             if self.isolation == Isolation::ReadUncommitted {
                 return Ok((bytes, Aborted::default()));
             }
-            let upper = segments.peek().map_or(end, |next| next.base_offset().min(end));
+            // Not all that the segment lists: only what can matter to these bytes.
+            let behind = segment.offset_behind(position.plus(bytes.len() as u64)).map_err(|error| inner.wrap(error))?;
+            let next_base = segments.peek().map(|next| next.base_offset());
+            let upper = [behind, next_base].into_iter().flatten().fold(end, Offset::min);
             let aborted = aborted_between(&view.list, self.offset, upper).map_err(|error| inner.wrap(error))?;
             return Ok((bytes, aborted.into()));
         }

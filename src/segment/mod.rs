@@ -356,6 +356,16 @@ impl Segment {
         Ok(None)
     }
 
+    /// The base offset of a batch that begins at or behind `position`, not far from it where the index has one.
+    pub(crate) fn offset_behind(&self, position: Position) -> Result<Option<Offset>, SegmentError> {
+        let Some((indexed, at)) = self.offset_index.ceiling(position)?.filter(|(_, at)| *at >= position) else {
+            return Ok(None);
+        };
+        // An entry that doesn't lead to its batch is damage, and says nothing.
+        let found = self.log.headers_from(at).next_header().ok().flatten();
+        Ok(found.filter(|(_, header)| header.last_offset() == indexed).map(|(_, header)| header.base_offset()))
+    }
+
     /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log. One whose
     /// offsets can't stand in this segment is damage.
     pub(crate) fn headers_from(
