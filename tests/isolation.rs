@@ -170,6 +170,23 @@ fn a_transaction_index_that_would_end_the_search_too_soon_is_written_anew() {
     assert_eq!(committed(&partition_of(&store)), ["plain", "plain", "plain"]);
 }
 
+#[test]
+fn an_index_entry_that_a_flush_beside_a_roll_left_unsynced_is_written_again_after_a_power_loss() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "never");
+    end(&rig.partition, marker(Abort, 1, 0));
+    rig.partition.roll().unwrap();
+    rig.partition.flush().unwrap();
+    rig.store.checkpoint().unwrap();
+    assert_eq!(rig.partition.recovery_point(), offset(3));
+    let image = rig.memory.crash_image();
+    assert!(rig.files().contains(&"00000000000000000003.snapshot".to_owned()));
+    image.remove_file(&rig.partition.path().join("00000000000000000000.txnindex")).unwrap();
+    let store = open(Arc::new(image), &rig.clock);
+    assert_eq!(committed(&partition_of(&store)), ["a"]);
+}
+
 /// Opens a transaction behind a committed record, and takes it back by cutting the log.
 fn cut_beside_readers(partition: &Partition, fuse: std::time::Instant) {
     let start = append(partition, "committed");

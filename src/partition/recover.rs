@@ -332,7 +332,7 @@ struct Opening<'a> {
     epochs: EpochTable,
     report: PartitionRecovery,
     reopening: bool,
-    /// The first segment whose transaction index is to be written anew.
+    /// The first segment whose transaction index is to be written anew, or completed.
     reindex_from: Option<Offset>,
 }
 
@@ -432,8 +432,7 @@ impl<'a> Opening<'a> {
     /// Empties a segment's transaction index.
     fn reindex(&mut self, segment: &Segment) -> Result<(), LogError> {
         segment.truncate_aborted(Offset::ZERO).map_err(|error| self.wrap(error))?;
-        let base = segment.base_offset();
-        self.reindex_from = Some(self.reindex_from.map_or(base, |from| from.min(base)));
+        self.replay_from(segment.base_offset());
         Ok(())
     }
 
@@ -599,6 +598,7 @@ impl<'a> Opening<'a> {
             Some(first) => first,
             None => return Ok(false),
         };
+        self.complete_index_below(segments, first);
         for index in first..segments.len() {
             let Some(segment) = segments.get(index).cloned() else { break };
             let found = self.recover_segment(&segment)?;
@@ -628,6 +628,24 @@ impl<'a> Opening<'a> {
             None => self.params.recovery_point.unwrap_or(Offset::ZERO),
         };
         Ok(Some(segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1)))
+    }
+
+    /// A flush that ran beside a roll can have made the batches of the old segment durable, up to the new one's base, before the
+    /// old one's transaction index was synced. Its last entries may be missing then, though a snapshot speaks of their markers.
+    fn complete_index_below(&mut self, segments: &[Arc<Segment>], first: usize) {
+        let base_of = |index: usize| segments.get(index).map(|segment| segment.base_offset());
+        if !self.params.clean
+            && self.params.verified.is_none()
+            && self.params.recovery_point.is_some()
+            && base_of(first) == self.params.recovery_point
+            && let Some(before) = first.checked_sub(1).and_then(base_of)
+        {
+            self.replay_from(before);
+        }
+    }
+
+    fn replay_from(&mut self, base: Offset) {
+        self.reindex_from = Some(self.reindex_from.map_or(base, |from| from.min(base)));
     }
 
     fn recover_segment(&mut self, segment: &Segment) -> Result<Recovered, LogError> {
