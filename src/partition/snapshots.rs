@@ -230,11 +230,12 @@ impl Inner {
         let path = path_of(&self.dir, end);
         let written = self.vfs.open(&path, OpenMode::Truncate).and_then(|file| file.write_at(&bytes, 0));
         written.map_err(|error| self.wrap(error))?;
-        self.hand_over_snapshot(path);
+        self.hand_over_snapshot(end);
         let list = self.list();
         if let Some(last) = writer.last_snapshot.replace(end)
             && !list.iter().any(|segment| segment.base_offset() == last)
         {
+            self.forget_snapshot(last);
             remove(&*self.vfs, &self.dir, last).map_err(|error| self.wrap(error))?;
         }
         Ok(())
@@ -292,7 +293,7 @@ impl Inner {
     }
 }
 
-fn path_of(dir: &Path, offset: Offset) -> PathBuf {
+pub(super) fn path_of(dir: &Path, offset: Offset) -> PathBuf {
     file_path(dir, FileKind::Snapshot, offset, Suffix::None)
 }
 

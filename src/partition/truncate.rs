@@ -173,7 +173,9 @@ impl Inner {
     fn discard(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
         let delay = self.settings.read().file_delete_delay_ms;
         let due = self.clock.now().saturating_add(delay);
+        self.forget(segments);
         for segment in segments.iter().rev() {
+            self.forget_snapshot(segment.base_offset());
             let files = segment.mark_deleted(DeletedSnapshot::Goes).map_err(|error| self.wrap(error))?;
             self.trash.lock().push(Trash { files, due });
         }
