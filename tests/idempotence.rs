@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use stratalog::format::{BatchBuilder, BatchOptions, ProducerStamp, set_timestamps};
-use stratalog::vfs::Vfs;
+use stratalog::vfs::{OpenMode, Vfs};
 use stratalog::{
     Appended, Durability, ErrorKind, LogError, Partition, ProducerError, Record, Timestamp, TimestampType,
 };
@@ -154,7 +154,7 @@ fn a_damaged_snapshot_is_dropped_and_the_log_read_instead() {
         for name in rig.files().iter().filter(|name| name.ends_with(".snapshot")) {
             let path = rig.partition.path().join(name);
             image.remove_file(&path).unwrap();
-            image.open(&path, stratalog::vfs::OpenMode::Create).unwrap().write_at(damage, 0).unwrap();
+            image.open(&path, OpenMode::Create).unwrap().write_at(damage, 0).unwrap();
         }
         let store = open(Arc::new(image.clone()), &rig.clock);
         assert_eq!(partition_of(&store).producers(), before);
@@ -170,11 +170,41 @@ fn a_snapshot_that_a_crash_damaged_is_written_anew_before_a_clean_close_counts_o
     rig.store.tick(support::at(1)).unwrap();
     let name = rig.files().into_iter().find(|name| name.ends_with(".snapshot")).unwrap();
     let image = rig.memory.process_crash_image();
-    image.open(&rig.partition.path().join(name), stratalog::vfs::OpenMode::Truncate).unwrap();
+    image.open(&rig.partition.path().join(name), OpenMode::Truncate).unwrap();
     open(Arc::new(image.clone()), &rig.clock).close().unwrap();
     let partition = partition_of(&open(Arc::new(image), &rig.clock));
     assert_eq!(partition.producers(), rig.partition.producers());
     assert_eq!(partition.last_stable_offset(), offset(0));
+}
+
+#[test]
+fn a_snapshot_that_tells_of_batches_a_power_loss_took_is_not_believed() {
+    let rig = Rig::new(&[]);
+    send(&rig.partition, stamp(7, 0, 0), 1).unwrap();
+    rig.partition.flush().unwrap();
+    send(&rig.partition, stamp(7, 0, 1), 1).unwrap();
+    rig.partition.roll().unwrap();
+    append(&rig.partition, "behind");
+    let names = rig.files();
+    // The next segment and the snapshot reached the disk, the end of the segment before them didn't.
+    let mut image = rig.memory.crash_image();
+    for name in names.iter().filter(|name| name.starts_with("00000000000000000002.")) {
+        let path = rig.partition.path().join(name);
+        let size = rig.memory.metadata(&path).unwrap().unwrap().size;
+        let bytes = rig.memory.open(&path, OpenMode::Read).unwrap().map(size).unwrap();
+        let file = image.open(&path, OpenMode::Create).unwrap();
+        file.write_at(&bytes, 0).unwrap();
+        file.sync_data().unwrap();
+    }
+    for _ in 0..2 {
+        let store = open(Arc::new(image.clone()), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!(partition.producers()[0].last_offset, Some(offset(0)));
+        append(&partition, "more");
+        partition.flush().unwrap();
+        store.checkpoint().unwrap();
+        image = image.crash_image();
+    }
 }
 
 #[test]

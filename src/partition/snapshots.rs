@@ -68,8 +68,10 @@ impl Rebuild<'_> {
             // Kafka's rule: such a log was closed before there were producers with an id.
             return Ok(Rebuilt { table: ProducerTable::default(), end: self.log_end, last_snapshot: None });
         }
-        let kept = self.drop_foreign(snapshots)?;
+        let mut kept = self.drop_foreign(snapshots)?;
         let limit = self.from.unwrap_or(self.log_end).min(self.log_end);
+        // Those behind the replay's beginning may tell of batches that a power loss took.
+        self.remove_all(&kept.split_off(&limit.next()))?;
         let loaded = self.load_newest(kept.range(..=limit).rev())?;
         // One that was found damaged must not keep the next from being taken.
         let last_snapshot = loaded.as_ref().map(|(_, offset)| *offset);
@@ -89,14 +91,20 @@ impl Rebuild<'_> {
             inside && (bases.contains(offset) || (Some(*offset) == newest && Some(offset) > bases.last()))
         };
         let (kept, foreign): (BTreeSet<_>, BTreeSet<_>) = snapshots.iter().copied().partition(belongs);
-        for offset in &foreign {
+        // One that came back after a crash could speak of a log that was written anew meanwhile.
+        self.remove_all(&foreign)?;
+        Ok(kept)
+    }
+
+    /// Removes snapshots for good.
+    fn remove_all(&self, snapshots: &BTreeSet<Offset>) -> Result<(), SegmentError> {
+        for offset in snapshots {
             self.remove(*offset)?;
         }
-        if !foreign.is_empty() && !self.read_only {
-            // One that came back after a crash could speak of a log that was written anew meanwhile.
+        if !snapshots.is_empty() && !self.read_only {
             self.vfs.sync_dir(self.dir)?;
         }
-        Ok(kept)
+        Ok(())
     }
 
     fn load_newest<'o>(
