@@ -2,7 +2,7 @@
 //!
 //! The vector (`support/history.rs`) is never compacted: what readers of committed records must get follows from it. After each
 //! step of a random script everything that can be read is held against it. `STRATALOG_CASES` sets how many scripts are run,
-//! default 64; a run of hours finds what a run of seconds doesn't.
+//! default 80; a run of hours finds what a run of seconds doesn't.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 #[path = "support/history.rs"]
@@ -622,7 +622,7 @@ fn run(script: &Script) {
 }
 
 fn cases() -> u32 {
-    std::env::var("STRATALOG_CASES").map_or(64, |cases| cases.parse().unwrap())
+    std::env::var("STRATALOG_CASES").map_or(80, |cases| cases.parse().unwrap())
 }
 
 proptest! {
