@@ -79,6 +79,8 @@ enum Step {
 enum Cut {
     Nothing,
     Tail,
+    /// Records below the log start came back, and with them what their producers had forgotten.
+    DeletionUndone,
     BelowCleaned,
 }
 
@@ -471,8 +473,13 @@ impl World {
         self.history.cut(end);
         // Of what was not synced, a power loss may take a segment's end and leave the next segment.
         let is_lost = self.history.lose(durable, &physical(&self.partition));
+        let cut = match (start < self.history.start, is_cut || is_lost) {
+            (true, _) => Cut::DeletionUndone,
+            (false, true) => Cut::Tail,
+            (false, false) => Cut::Nothing,
+        };
         self.history.start = start;
-        self.adopt_producers(if is_cut || is_lost { Cut::Tail } else { Cut::Nothing });
+        self.adopt_producers(cut);
     }
 
     /// Producers are known as before, but for those that may have been forgotten: the idle ones, and those whose last batch is
@@ -491,6 +498,7 @@ impl World {
         let is_uncertain = |known: &Known| {
             let last = known.last.map_or(known.newest, |last| last.last_offset);
             was_cut_below_cleaned
+                || cut == Cut::DeletionUndone
                 || (known.open.is_none() && now - known.time >= EXPIRATION)
                 || last < start
                 || known.open.is_some_and(|first| first < start)

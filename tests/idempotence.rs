@@ -257,3 +257,46 @@ fn idle_producers_are_forgotten_by_the_background_work_and_on_opening() {
     let left: Vec<_> = partition_of(&store).producers().iter().map(|entry| entry.producer_id.value()).collect();
     assert_eq!(left, [8]);
 }
+
+#[test]
+fn a_roll_that_finds_the_disk_full_fails_one_append_and_the_next_one_goes_on() {
+    use stratalog::vfs::{Effect, Fault, Operation};
+    for (path, operation) in [
+        (".snapshot", Operation::Write),
+        (".snapshot", Operation::Open),
+        (".log", Operation::Open),
+        (".index", Operation::Write),
+    ] {
+        let rig = Rig::new(&[("segment.bytes", "300"), ("index.interval.bytes", "0")]);
+        let mut sequence = 0;
+        let effect = Effect::Error(std::io::ErrorKind::StorageFull);
+        let fault = Fault { path_contains: path.to_owned(), ..Fault::new(operation, effect) };
+        while bases(&rig.partition).len() < 4 {
+            let rolls = bases(&rig.partition).len();
+            if sequence == 2 {
+                rig.vfs.inject(fault.clone());
+            }
+            let end = rig.partition.log_end_offset();
+            match send(&rig.partition, in_transaction(7, 0, sequence), 1) {
+                Ok(appended) => assert!(!appended.is_duplicate),
+                Err(LogError::Segment { .. }) => {
+                    assert_eq!((rig.partition.log_end_offset(), bases(&rig.partition).len()), (end, rolls), "{path}");
+                    // A smaller batch may still find room in the old segment.
+                    send(&rig.partition, in_transaction(7, 0, sequence), 1).unwrap();
+                }
+                Err(error) => panic!("{path}: {error}"),
+            }
+            sequence += 1;
+        }
+        assert!(rig.vfs.faults_struck() > 0, "{path}");
+        assert!(send(&rig.partition, in_transaction(7, 0, sequence - 1), 1).unwrap().is_duplicate);
+        rig.partition.flush().unwrap();
+        let producers = rig.partition.producers();
+        for image in [rig.memory.process_crash_image(), rig.memory.crash_image()] {
+            let store = open(Arc::new(image), &rig.clock);
+            assert_eq!(partition_of(&store).producers(), producers, "{path}");
+        }
+        rig.store.clone().close().unwrap();
+        assert_eq!(partition_of(&open(Arc::new(rig.memory.clone()), &rig.clock)).producers(), producers, "{path}");
+    }
+}

@@ -152,6 +152,107 @@ fn transactions_survive_closing_kills_and_power_losses() {
 }
 
 #[test]
+fn a_read_lists_the_aborted_transactions_that_matter_to_its_bytes_and_not_all_of_the_segment() {
+    let rig = Rig::new(&[("index.interval.bytes", "100")]);
+    for number in 0..500 {
+        send(&rig.partition, in_transaction(1, 0, number), "never");
+        end(&rig.partition, marker(Abort, 1, 0));
+    }
+    for from in [0, 400, 990] {
+        let read = rig.partition.read(offset(from)).max_bytes(500).isolation(Isolation::ReadCommitted);
+        let batches = read.fetch().unwrap();
+        assert!((1..=8).contains(&batches.aborted_transactions().len()), "{:?}", batches.aborted_transactions());
+        assert_eq!(batches.records().count(), 0);
+    }
+    assert!(committed(&rig.partition).is_empty());
+}
+
+#[test]
+fn a_transaction_index_that_would_end_the_search_too_soon_is_written_anew() {
+    let rig = Rig::new(&[]);
+    for number in 0..3 {
+        append(&rig.partition, "plain");
+        send(&rig.partition, in_transaction(1, 0, number), "never");
+        end(&rig.partition, marker(Abort, 1, 0));
+    }
+    rig.store.clone().close().unwrap();
+    let path = rig.partition.path().join("00000000000000000000.txnindex");
+    // The last stable offset of the first entry.
+    rig.memory.open(&path, stratalog::vfs::OpenMode::Write).unwrap().write_at(&[1], 28).unwrap();
+    let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+    assert_eq!(committed(&partition_of(&store)), ["plain", "plain", "plain"]);
+}
+
+#[test]
+fn an_index_entry_that_a_flush_beside_a_roll_left_unsynced_is_written_again_after_a_power_loss() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "never");
+    end(&rig.partition, marker(Abort, 1, 0));
+    rig.partition.roll().unwrap();
+    rig.partition.flush().unwrap();
+    rig.store.checkpoint().unwrap();
+    assert_eq!(rig.partition.recovery_point(), offset(3));
+    let image = rig.memory.crash_image();
+    assert!(rig.files().contains(&"00000000000000000003.snapshot".to_owned()));
+    image.remove_file(&rig.partition.path().join("00000000000000000000.txnindex")).unwrap();
+    let store = open(Arc::new(image), &rig.clock);
+    assert_eq!(committed(&partition_of(&store)), ["a"]);
+}
+
+/// Opens a transaction behind a committed record, and takes it back by cutting the log.
+fn cut_beside_readers(partition: &Partition, fuse: std::time::Instant) {
+    let start = append(partition, "committed");
+    for turn in 0_i16.. {
+        if fuse.elapsed() > std::time::Duration::from_secs(1) || turn == i16::MAX {
+            break;
+        }
+        append(partition, "committed");
+        for sequence in 0..3 {
+            send(partition, in_transaction(1, turn, sequence), "open");
+        }
+        if turn % 2 == 0 {
+            end(partition, marker(Abort, 1, turn));
+            append(partition, "committed");
+        }
+        match turn % 5 {
+            0 => partition.truncate_fully_and_start_at(offset(start)).unwrap(),
+            turn => partition.truncate_to(offset(start + i64::from(turn) % 4)).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn readers_beside_a_log_that_is_cut_never_take_what_is_undecided_for_committed() {
+    let rig = Rig::new(&[("segment.bytes", "300"), ("file.delete.delay.ms", "0")]);
+    let (partition, fuse) = (&rig.partition, std::time::Instant::now());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    let mut next = partition.log_start_offset();
+                    loop {
+                        let read = partition.read(next).max_bytes(1).isolation(Isolation::ReadCommitted);
+                        let Ok(batches) = read.fetch() else { break };
+                        for record in batches.records() {
+                            assert_eq!(record.unwrap().value().unwrap(), b"committed");
+                        }
+                        if batches.is_empty() {
+                            break;
+                        }
+                        next = batches.next_offset();
+                    }
+                }
+            });
+        }
+        let ended = scope.spawn(|| cut_beside_readers(partition, fuse)).join();
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(ended.is_ok());
+    });
+}
+
+#[test]
 fn truncating_brings_back_an_open_transaction_and_forgets_an_aborted_one() {
     let rig = Rig::new(&[("segment.bytes", "250")]);
     append(&rig.partition, "a");
@@ -330,4 +431,273 @@ fn a_reader_beside_the_writer_sees_a_transaction_end() {
     end(&rig.partition, marker(Abort, 1, 0));
     append(&rig.partition, "d");
     assert_eq!(next(3), (6, vec!["d".to_owned()]));
+}
+
+/// What the threads of the race tell each other.
+#[derive(Default)]
+struct Race {
+    /// By transaction: 0 not ended yet, 1 about to be committed, 2 about to be aborted.
+    outcomes: Vec<std::sync::atomic::AtomicU8>,
+    next: std::sync::atomic::AtomicUsize,
+    committed: std::sync::Mutex<std::collections::BTreeSet<i64>>,
+    over: std::sync::atomic::AtomicBool,
+}
+
+impl Race {
+    fn is_over(&self) -> bool {
+        self.over.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// One producer: transactions of a few batches, each ended as chance says.
+    fn write(&self, partition: &Partition, id: i64, fuse: std::time::Instant) {
+        use std::sync::atomic::Ordering::SeqCst;
+        let (mut sequence, mut chance) = (0, u64::try_from(id).unwrap() * 7919);
+        while fuse.elapsed() < std::time::Duration::from_secs(2) {
+            let number = self.next.fetch_add(1, SeqCst);
+            if number >= self.outcomes.len() {
+                break;
+            }
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mut offsets = Vec::new();
+            for part in 0..1 + (chance >> 33) % 3 {
+                let (key, value) = (format!("{number} {part}"), number.to_string());
+                let stamp = in_transaction(id, 0, sequence);
+                let done = partition.append_from(stamp, &[Record::keyed(&key, &value)], Durability::Written).unwrap();
+                offsets.push(done.base_offset.value());
+                sequence += 1;
+            }
+            let (outcome, result) = if chance >> 62 == 0 { (2, Abort) } else { (1, Commit) };
+            self.outcomes[number].store(outcome, SeqCst);
+            end(partition, marker(result, id, 0));
+            if outcome == 1 {
+                self.committed.lock().unwrap().extend(offsets);
+            }
+        }
+    }
+
+    /// Reads on from `next`; returns what was seen, and up to where.
+    fn read(&self, partition: &Partition, next: &mut i64, max_bytes: usize) -> Option<Vec<i64>> {
+        let read = partition.read(offset(*next)).max_bytes(max_bytes).isolation(Isolation::ReadCommitted);
+        let batches = match read.fetch() {
+            Ok(batches) => batches,
+            Err(LogError::OffsetOutOfRange { .. }) => return None,
+            Err(error) => panic!("{error}"),
+        };
+        let mut seen = Vec::new();
+        for record in batches.records() {
+            let record = record.unwrap();
+            assert!(record.offset() < batches.last_stable_offset(), "{} was not decided yet", record.offset());
+            let number: usize = std::str::from_utf8(record.value().unwrap()).unwrap().parse().unwrap();
+            let outcome = self.outcomes[number].load(std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(outcome, 1, "offset {} of transaction {number} is visible", record.offset());
+            seen.push(record.offset().value());
+        }
+        assert!(seen.is_sorted_by(|left, right| left < right));
+        *next = batches.next_offset().value();
+        Some(seen)
+    }
+
+    /// Follows the log to its end, and checks in the end that nothing was left out of any stretch it read.
+    fn follow(&self, partition: &Partition, max_bytes: usize) {
+        let (mut next, mut stretches) = (0, vec![(0, 0, Vec::new())]);
+        loop {
+            let (was_over, before) = (self.is_over(), next);
+            match self.read(partition, &mut next, max_bytes) {
+                Some(seen) => {
+                    let stretch = stretches.last_mut().unwrap();
+                    stretch.1 = next;
+                    stretch.2.extend(seen);
+                }
+                None => {
+                    next = partition.log_start_offset().value();
+                    stretches.push((next, next, Vec::new()));
+                }
+            }
+            if next == before {
+                if was_over {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+        let committed = self.committed.lock().unwrap();
+        for (from, to, seen) in stretches {
+            let expected: Vec<_> = committed.range(from..to).copied().collect();
+            assert!(seen == expected, "of {from}..{to}: {} records, not {}", seen.len(), expected.len());
+        }
+    }
+}
+
+#[test]
+fn readers_beside_writers_rolls_compaction_and_deletion_see_whole_committed_transactions_only() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let rig = Rig::new(&[
+        ("segment.bytes", "4000"),
+        ("index.interval.bytes", "300"),
+        ("cleanup.policy", "compact,delete"),
+        ("delete.retention.ms", "0"),
+    ]);
+    let race = Race { outcomes: (0..60_000).map(|_| 0.into()).collect(), ..Race::default() };
+    let (partition, fuse) = (&rig.partition, std::time::Instant::now());
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (1..4)
+            .map(|id| {
+                scope.spawn({
+                    let race = &race;
+                    move || race.write(partition, id, fuse)
+                })
+            })
+            .collect();
+        for max_bytes in [1, 700, 1 << 20] {
+            scope.spawn({
+                let race = &race;
+                move || race.follow(partition, max_bytes)
+            });
+        }
+        scope.spawn(|| {
+            let mut turn = 0_i64;
+            while !race.is_over() {
+                // Anywhere, also near the end, where the log changes.
+                let (start, end) = (partition.log_start_offset().value(), partition.log_end_offset().value());
+                turn += 1;
+                let mut from =
+                    if turn % 2 == 0 { (end - turn % 40).max(start) } else { start + turn * 37 % (end - start + 1) };
+                race.read(partition, &mut from, 1 << 20);
+            }
+        });
+        scope.spawn(|| {
+            let mut turn = 0_i64;
+            while !race.is_over() {
+                turn += 1;
+                partition.roll().unwrap();
+                partition.compact().unwrap();
+                let (start, end) = (partition.log_start_offset().value(), partition.last_stable_offset().value());
+                partition.delete_records_before(offset(start + (end - start) / 3)).unwrap();
+                rig.store.tick(at(turn)).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        });
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        race.over.store(true, SeqCst);
+        assert!(ended.iter().all(Result::is_ok));
+    });
+    assert!(partition.log_start_offset() > offset(0));
+}
+
+#[test]
+fn a_reader_at_the_end_of_the_log_never_gets_the_batch_that_is_appended_meanwhile() {
+    let rig = Rig::new(&[]);
+    let (partition, fuse) = (&rig.partition, std::time::Instant::now());
+    let race = Race { outcomes: (0..200_000).map(|_| 0.into()).collect(), ..Race::default() };
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| race.write(partition, 1, fuse));
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !race.is_over() {
+                    let from = partition.last_stable_offset().value() - 2;
+                    race.read(partition, &mut from.max(0), 1 << 20);
+                }
+            });
+        }
+        let ended = writer.join();
+        race.over.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(ended.is_ok());
+    });
+}
+
+#[test]
+fn a_reader_of_another_process_gets_past_a_transaction_that_it_saw_open() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "b");
+    append(&rig.partition, "c");
+    let options = stratalog::StoreOptions::new().vfs(Arc::new(rig.memory.clone())).clock(Arc::new(rig.clock.clone()));
+    let reader = options.read_only(true).open("/log").unwrap();
+    let follower = partition_of(&reader);
+    assert_eq!(committed(&follower), ["a"]);
+    end(&rig.partition, marker(Commit, 1, 0));
+    assert_eq!(committed(&follower), ["a", "b", "c"]);
+}
+
+#[test]
+fn an_open_transaction_outlives_a_lost_snapshot_and_two_orderly_closings() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "open");
+    rig.store.clone().close().unwrap();
+    let path = rig.partition.path().join("00000000000000000002.snapshot");
+    rig.memory.open(&path, stratalog::vfs::OpenMode::Write).unwrap().write_at(b"rot", 20).unwrap();
+    for life in 0..3 {
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+        assert_eq!(partition_of(&store).last_stable_offset(), offset(1), "life {life}");
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn damage_below_the_recovery_point_does_not_keep_the_log_from_opening_and_hides_no_later_transaction() {
+    for (at, damage) in [(8, &[0xff_u8; 4][..]), (0, &[0, 0, 1, 0])] {
+        let rig = Rig::new(&[("segment.bytes", "300")]);
+        for number in 0..10 {
+            append(&rig.partition, &format!("{number}"));
+        }
+        send(&rig.partition, in_transaction(1, 0, 0), "open");
+        rig.store.clone().close().unwrap();
+        let log = rig.partition.path().join("00000000000000000000.log");
+        rig.memory.open(&log, stratalog::vfs::OpenMode::Write).unwrap().write_at(damage, at).unwrap();
+        for name in rig.files().iter().filter(|name| name.ends_with(".snapshot")) {
+            let path = rig.partition.path().join(name);
+            rig.memory.open(&path, stratalog::vfs::OpenMode::Truncate).unwrap().write_at(b"damaged", 0).unwrap();
+        }
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!((partition.last_stable_offset(), partition.log_end_offset()), (offset(10), offset(11)));
+    }
+}
+
+#[test]
+fn a_snapshot_that_speaks_of_offsets_it_cannot_know_is_not_believed() {
+    use stratalog::format::ProducerSnapshot;
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "open");
+    rig.store.clone().close().unwrap();
+    let path = rig.partition.path().join("00000000000000000002.snapshot");
+    let entry = rig.partition.producers()[0];
+    let beyond = stratalog::format::ProducerEntry { last_offset: Some(offset(2)), ..entry };
+    let later = stratalog::format::ProducerEntry { current_transaction_first_offset: Some(offset(1000)), ..entry };
+    let other = stratalog::format::ProducerEntry { producer_id: stamp(2, 0, 0).id, ..entry };
+    for entries in [vec![beyond], vec![later], vec![entry, entry], vec![entry, other]] {
+        let image = rig.memory.process_crash_image();
+        let bytes = ProducerSnapshot { entries: entries.clone() }.encode();
+        image.open(&path, stratalog::vfs::OpenMode::Truncate).unwrap().write_at(&bytes, 0).unwrap();
+        let store = open(Arc::new(image), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!(partition.open_transactions(), [(entry.producer_id, offset(1))], "{entries:?}");
+        end(&partition, marker(Commit, 1, 0));
+        assert_eq!(committed(&partition), ["a", "open"]);
+    }
+}
+
+#[test]
+fn readers_of_all_records_need_not_understand_a_control_record() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    let mut builder = stratalog::format::BatchBuilder::new(stratalog::format::BatchOptions::default());
+    builder.push(&Record::keyed("?", "?"), Some(at(0))).unwrap();
+    let mut strange = builder.finish().unwrap().to_vec();
+    strange[22] |= 0x20;
+    stratalog::format::set_timestamps(&mut strange, stratalog::TimestampType::Create, Some(at(1))).unwrap();
+    stratalog::format::assign_offsets(&mut strange, offset(1), stratalog::types::LeaderEpoch::ZERO).unwrap();
+    rig.store.clone().close().unwrap();
+    let log = rig.partition.path().join("00000000000000000000.log");
+    let size = rig.memory.metadata(&log).unwrap().unwrap().size;
+    rig.memory.open(&log, stratalog::vfs::OpenMode::Write).unwrap().write_at(&strange, size).unwrap();
+    rig.memory.remove_file(&rig.store.path().join(".kafka_cleanshutdown")).unwrap();
+    let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+    let partition = partition_of(&store);
+    append(&partition, "b");
+    let read = partition.read(offset(0)).fetch().unwrap();
+    assert_eq!(read.records().filter(Result::is_ok).count(), 2);
+    assert!(read.records().all(|record| record.is_ok()));
 }

@@ -94,3 +94,15 @@ fn by_size_segments_go_while_at_least_the_limit_remains() {
     assert_eq!(bases(&rig.partition), [5, 10]);
     assert_eq!(tick(&rig).expired_segments, 0);
 }
+
+#[test]
+fn a_deleted_segment_is_let_go_though_nothing_was_ever_flushed() {
+    let rig = Rig::new(&[("retention.bytes", "1"), ("file.delete.delay.ms", "0")]);
+    append(&rig.partition, "old");
+    let segment = Arc::downgrade(&rig.partition.segments()[0]);
+    rig.partition.roll().unwrap();
+    append(&rig.partition, "new");
+    rig.store.tick(support::at(1)).unwrap();
+    assert_eq!(rig.partition.log_start_offset(), offset(1));
+    assert!(segment.upgrade().is_none());
+}

@@ -2,7 +2,11 @@
 //! yet to clean.
 //!
 //! Keys are not kept but their 128-bit SipHash, under a secret that is drawn for each map: whoever chooses keys can't make two of
-//! them collide, or crowd one place of the table. A table of 20-byte entries is filled up to its load factor and never grows.
+//! them collide, or crowd one place of the table.
+//!
+//! A table of 20-byte entries is filled up to its load factor. Where the budget has room for the old table beside the new one, it begins
+//! small and doubles: many records of few keys then need little memory, and most of it stays in the processor's cache. Otherwise it
+//! has its final size from the start.
 //!
 //! The table is open-addressed by Robin Hood's rule: going on from the slot that a hash asks for, no entry is nearer to its own
 //! slot than the ones behind it could be to theirs. So a search for a key that is not there ends as soon as one that is.
@@ -44,6 +48,9 @@ pub(super) enum Put {
     Full,
 }
 
+/// A table that may grow begins with half as many slots to twice as many.
+const SLOTS_MIN: usize = 2048;
+
 /// How many keys are best hashed before they are put or got; see [`KeyMap::fetch`].
 pub(super) const FETCH_COUNT: usize = 64;
 
@@ -62,7 +69,11 @@ pub(super) struct KeyMap {
     hasher: SipHasher13,
     table: Box<[Entry]>,
     len: usize,
+    /// Keys that fit before the table has to grow.
     capacity: usize,
+    load_factor: f64,
+    /// How often the table may still double.
+    doublings: u32,
 }
 
 impl KeyMap {
@@ -79,14 +90,43 @@ impl KeyMap {
         // Two slots hold one key at any load factor, and leave one free.
         let slots = (limits.budget / ENTRY_SIZE).min(needed.saturating_add(1)).max(2);
         let slots = usize::try_from(slots).unwrap_or(usize::MAX / size_of::<Entry>());
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "between 0 and the number of slots"
-        )]
-        let capacity = ((slots as f64 * load_factor) as usize).clamp(1, slots - 1);
-        Self { hasher: random_hasher(), table: vec![FREE; slots].into_boxed_slice(), len: 0, capacity }
+        let doublings = (slots / SLOTS_MIN).checked_ilog2().unwrap_or(0);
+        // Rounded up, so that the last doubling reaches what is needed.
+        let small = slots.div_ceil(1 << doublings);
+        let peak = ((small as u64) << doublings).saturating_mul(ENTRY_SIZE).saturating_mul(3) / 2;
+        let (slots, doublings) = if peak <= limits.budget { (small, doublings) } else { (slots, 0) };
+        let hasher = random_hasher();
+        let mut map = Self { hasher, table: Box::default(), len: 0, capacity: 0, load_factor, doublings };
+        map.table = vec![FREE; slots].into_boxed_slice();
+        map.set_capacity();
+        map
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "between 0 and the number of slots"
+    )]
+    fn set_capacity(&mut self) {
+        let slots = self.table.len();
+        self.capacity = ((slots as f64 * self.load_factor) as usize).clamp(1, slots - 1);
+    }
+
+    /// Doubles the table; returns false where it has its final size.
+    fn grow(&mut self) -> bool {
+        let Some(doublings) = self.doublings.checked_sub(1) else { return false };
+        self.doublings = doublings;
+        let larger = vec![FREE; self.table.len().saturating_mul(2)].into_boxed_slice();
+        let entries = std::mem::replace(&mut self.table, larger);
+        self.set_capacity();
+        // In the order of the slots they go to, so that memory is written front to back.
+        for entry in entries.into_iter().filter(|entry| *entry != FREE) {
+            if let Err((slot, distance)) = self.find(entry.hash) {
+                self.place(entry, slot, distance);
+            }
+        }
+        true
     }
 
     /// The number of keys.
@@ -124,8 +164,8 @@ impl KeyMap {
 
     /// Sets where the newest record of a key stands: a place of at most [`PLACES_MAX`].
     pub(super) fn put(&mut self, key: KeyHash, place: u32) -> Put {
-        let mut entry = Entry { hash: key, place: place.saturating_add(1) };
-        let (mut slot, mut distance) = match self.find(entry.hash) {
+        let entry = Entry { hash: key, place: place.saturating_add(1) };
+        let (slot, distance) = match self.find(key) {
             Ok(slot) => {
                 let before = self.at(slot).place;
                 self.set(slot, entry);
@@ -133,16 +173,21 @@ impl KeyMap {
             }
             Err(place) => place,
         };
-        if self.len >= self.capacity {
-            return Put::Full;
+        if self.len < self.capacity {
+            self.len += 1;
+            self.place(entry, slot, distance);
+            return Put::Added;
         }
-        self.len += 1;
-        // Whoever stands nearer to its own slot than the newcomer gives way and looks on. A free slot ends it: there is one.
+        if self.grow() { self.put(key, place) } else { Put::Full }
+    }
+
+    /// Puts an entry that isn't there at a slot, so far from its own. Whoever stands nearer to its own slot than the newcomer gives
+    /// way and looks on. A free slot ends it: there is one.
+    fn place(&mut self, mut entry: Entry, mut slot: usize, mut distance: usize) {
         loop {
             let resident = self.at(slot);
             if resident == FREE {
-                self.set(slot, entry);
-                return Put::Added;
+                return self.set(slot, entry);
             }
             let residents = self.distance(resident.hash, slot);
             if residents < distance {
@@ -274,6 +319,24 @@ mod tests {
     fn a_full_map_takes_less_than_24_bytes_a_key() {
         let large = KeyMap::new(KeyMapLimits { budget: 134_217_728, load_factor: 0.9 }, u64::MAX);
         assert!(large.size() < 24 * large.capacity() as u64);
+    }
+
+    #[test]
+    fn a_table_grows_while_the_budget_holds_the_old_one_beside_the_new_one() {
+        let budget = 31_000_000;
+        let mut map = KeyMap::new(KeyMapLimits { budget, load_factor: 0.9 }, 900_000);
+        assert!(map.size() < 100_000, "{} bytes before the first key", map.size());
+        let mut before = map.size();
+        for key in 0..900_000_u32 {
+            assert_eq!(put(&mut map, &key.to_be_bytes(), key), Put::Added);
+            assert!(map.size() == before || map.size() + before <= budget, "{before} to {}", map.size());
+            before = map.size();
+        }
+        for key in 0..900_000_u32 {
+            assert_eq!(put(&mut map, &key.to_be_bytes(), 0), Put::Replaced(key));
+        }
+        let fixed = KeyMap::new(KeyMapLimits { budget: 20_000_000, load_factor: 0.9 }, 900_000);
+        assert!(fixed.size() <= 20_000_000 && fixed.capacity() > 899_000);
     }
 
     #[test]

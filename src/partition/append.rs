@@ -229,9 +229,9 @@ impl Inner {
         // The log end first: who sees the batch must find its end inside the log.
         store(&self.log_end, end);
         let published = active.publish(draft.bytes.len() as u64, facts).map_err(|error| self.wrap(error));
-        let noted = published.and_then(|()| self.note_marker(&draft, &active));
+        // Before the next append: it would publish a last stable offset for a transaction whose end didn't make it to the index.
+        published.and_then(|()| self.note_marker(&draft, &active)).inspect_err(|error| self.go_offline(error))?;
         drop(writer);
-        noted.inspect_err(|error| self.go_offline(error))?;
         self.waiters.wake();
         self.counters.appended_batches.add(1);
         self.counters.appended_records.add(u64::from(draft.count));

@@ -109,6 +109,17 @@ enum Status {
     Closed,
 }
 
+/// The log at one moment, for a reader.
+#[derive(Debug)]
+struct View {
+    list: SegmentList,
+    /// Bytes of the active segment; all batches in them lie below `log_end`, unless another process writes the log.
+    active_size: u64,
+    log_start: Offset,
+    log_end: Offset,
+    last_stable_offset: Offset,
+}
+
 /// What only the holder of the append lock touches.
 #[derive(Debug)]
 struct Writer {
@@ -177,7 +188,7 @@ impl Partition {
     /// watermark.
     #[must_use]
     pub fn last_stable_offset(&self) -> Offset {
-        self.inner.last_stable_offset()
+        self.inner.last_stable_offset(load(&self.inner.log_end))
     }
 
     /// Every record below this offset survives a power loss.
@@ -260,6 +271,27 @@ impl Partition {
 impl Inner {
     fn list(&self) -> SegmentList {
         self.segments.read().clone()
+    }
+
+    /// The log as it is now. The segment list is locked meanwhile, so that no cut falls in between; appends go on, which is why
+    /// the order counts: size, log end, open transactions, each read after what lies below it.
+    fn view(&self) -> View {
+        let segments = self.segments.read();
+        let list = segments.clone();
+        let active_size = list.active().size();
+        let log_end = load(&self.log_end);
+        let last_stable_offset = self.last_stable_offset(log_end);
+        View { list, active_size, log_start: load(&self.log_start), log_end, last_stable_offset }
+    }
+
+    /// Shows readers another log, at one moment: with the list of one and the offsets of the other they would take what is open
+    /// for decided.
+    fn show(&self, list: SegmentList, start: Offset, end: Offset, first_unstable: Option<Offset>) {
+        let mut segments = self.segments.write();
+        store(&self.log_start, start);
+        store(&self.log_end, end);
+        self.publish_first_unstable(first_unstable);
+        *segments = list;
     }
 
     fn current_settings(&self) -> Arc<TopicSettings> {

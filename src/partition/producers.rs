@@ -111,16 +111,20 @@ pub(super) struct ProducerTable {
 }
 
 impl ProducerTable {
-    /// The table that a snapshot describes.
-    pub(super) fn load(snapshot: &ProducerSnapshot) -> Self {
+    /// The table that a snapshot of the log up to `end` describes; `None` when it can't be one: it names offsets behind `end`,
+    /// a producer twice, or one offset as the beginning of two transactions.
+    pub(super) fn load(snapshot: &ProducerSnapshot, end: Offset) -> Option<Self> {
         let mut table = Self::default();
         for entry in &snapshot.entries {
-            if let Some(first) = entry.current_transaction_first_offset {
-                table.open.begin(first, entry.producer_id);
+            let first_offset = entry.current_transaction_first_offset;
+            let begins = first_offset.is_none_or(|first| table.open.begin(first, entry.producer_id));
+            let is_new = table.producers.insert(entry.producer_id, Producer::from(entry)).is_none();
+            let is_below_end = entry.last_offset.max(first_offset).is_none_or(|offset| offset < end);
+            if !(begins && is_new && is_below_end) {
+                return None;
             }
-            table.producers.insert(entry.producer_id, Producer::from(entry));
         }
-        table
+        Some(table)
     }
 
     /// The table as a snapshot, by ascending producer ids as Kafka writes it.

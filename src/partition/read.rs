@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::transactions::{CommittedFilter, aborted_between};
-use super::{LogError, Partition};
+use super::{LogError, Partition, View};
 use crate::format::{BatchHeader, ControlKind, FormatError, OwnedRecord, RecordBatch};
 use crate::segment::Segment;
 use crate::types::{Offset, Position, ProducerId};
@@ -64,18 +64,18 @@ impl Read<'_> {
     /// fails or the log is damaged at that place; [`LogError::Closed`].
     pub fn fetch(self) -> Result<Batches, LogError> {
         self.partition.inner.check_open()?;
-        if self.partition.inner.read_only && self.offset >= self.end() {
+        if self.partition.inner.read_only && self.offset >= self.known_end() {
             self.partition.refresh()?;
         }
-        self.check_range()?;
-        // Before anything is looked up: what is aborted below it is in the indexes already.
-        let last_stable_offset = self.partition.last_stable_offset();
-        let high_watermark = self.partition.high_watermark();
+        // Before anything is looked up: what is aborted below the last stable offset is in the indexes already.
+        let view = self.partition.inner.view();
+        self.check_range(&view)?;
+        let (last_stable_offset, high_watermark) = (view.last_stable_offset, view.log_end);
         let end = match self.isolation {
             Isolation::ReadUncommitted => high_watermark,
             Isolation::ReadCommitted => last_stable_offset,
         };
-        let (bytes, aborted) = self.find_bytes(end)?;
+        let (bytes, aborted) = self.find_bytes(&view, end)?;
         let counters = &self.partition.inner.counters;
         counters.fetches.add(1);
         counters.fetched_bytes.add(bytes.len() as u64);
@@ -83,30 +83,29 @@ impl Read<'_> {
         Ok(Batches { bytes, requested, isolation, high_watermark, last_stable_offset, aborted })
     }
 
-    /// Up to where this read may go, by what is known of the log.
-    fn end(&self) -> Offset {
+    /// Up to where there is something to read without looking for more.
+    fn known_end(&self) -> Offset {
         match self.isolation {
-            Isolation::ReadUncommitted => self.partition.log_end_offset(),
+            Isolation::ReadUncommitted => self.partition.high_watermark(),
             Isolation::ReadCommitted => self.partition.last_stable_offset(),
         }
     }
 
-    fn check_range(&self) -> Result<(), LogError> {
-        let (start, end) = (self.partition.log_start_offset(), self.partition.log_end_offset());
+    fn check_range(&self, view: &View) -> Result<(), LogError> {
+        let (start, end) = (view.log_start, view.log_end);
         if (start..=end).contains(&self.offset) {
             return Ok(());
         }
         Err(LogError::OffsetOutOfRange { partition: self.partition.id().clone(), got: self.offset, start, end })
     }
 
-    fn find_bytes(&self, end: Offset) -> Result<(Bytes, Aborted), LogError> {
+    fn find_bytes(&self, view: &View, end: Offset) -> Result<(Bytes, Aborted), LogError> {
         let inner = &self.partition.inner;
         // The log start may lie inside of a batch of an open transaction: the end is there too, and the batch begins before it.
         if self.offset >= end {
             return Ok((Bytes::new(), Aborted::default()));
         }
-        let list = inner.list();
-        let mut segments = list.from(self.offset).peekable();
+        let mut segments = view.list.from(self.offset).peekable();
         while let Some(segment) = segments.next() {
             let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? else {
                 continue;
@@ -114,26 +113,42 @@ impl Read<'_> {
             if header.base_offset() >= end {
                 break;
             }
-            let size = self.size_limit(segment, position, end)?.max(u64::from(header.size()));
+            let size = self.size_limit(view, segment, position, end)?.max(u64::from(header.size()));
             let bytes = segment.read(position, size).map_err(|error| inner.wrap(error))?;
             if self.isolation == Isolation::ReadUncommitted {
                 return Ok((bytes, Aborted::default()));
             }
-            let upper = segments.peek().map_or(end, |next| next.base_offset().min(end));
-            let aborted = aborted_between(&list, self.offset, upper).map_err(|error| inner.wrap(error))?;
+            // Not all that the segment lists: only what can matter to these bytes.
+            let behind = segment.offset_behind(position.plus(bytes.len() as u64)).map_err(|error| inner.wrap(error))?;
+            let next_base = segments.peek().map(|next| next.base_offset());
+            let upper = [behind, next_base].into_iter().flatten().fold(end, Offset::min);
+            let aborted = aborted_between(&view.list, self.offset, upper).map_err(|error| inner.wrap(error))?;
             return Ok((bytes, aborted.into()));
         }
         Ok((Bytes::new(), Aborted::default()))
     }
 
     /// How many bytes from `position` may be read: `max_bytes`, but none at or above `end`.
-    fn size_limit(&self, segment: &Segment, position: Position, end: Offset) -> Result<u64, LogError> {
+    fn size_limit(
+        &self,
+        view: &View,
+        segment: &Arc<Segment>,
+        position: Position,
+        end: Offset,
+    ) -> Result<u64, LogError> {
         let wanted = self.max_bytes as u64;
-        if self.isolation == Isolation::ReadUncommitted || end >= self.partition.log_end_offset() {
+        if self.isolation == Isolation::ReadUncommitted {
             return Ok(wanted);
         }
-        let found = segment.find(end).map_err(|error| self.partition.inner.wrap(error))?;
-        Ok(found.map_or(wanted, |(end, _)| wanted.min(end.value().saturating_sub(position.value()))))
+        // What is appended from here on lies behind this size; nobody has decided on it.
+        let is_active = Arc::ptr_eq(segment, view.list.active());
+        let mut limit = if is_active { view.active_size } else { segment.size() };
+        // Batches of another process can be read before the log end says so.
+        if end < view.log_end || self.partition.inner.read_only {
+            let found = segment.find(end).map_err(|error| self.partition.inner.wrap(error))?;
+            limit = found.map_or(limit, |(end, _)| limit.min(end.value()));
+        }
+        Ok(wanted.min(limit.saturating_sub(position.value())))
     }
 }
 
@@ -164,6 +179,7 @@ impl Batches {
         let mut filter = CommittedFilter::new(&self.aborted);
         let committed = self.isolation == Isolation::ReadCommitted;
         self.iter().filter_map(move |batch| match batch {
+            Ok(batch) if batch.header().is_control() && !committed => None,
             Ok(batch) if batch.header().is_control() => match is_abort(&batch) {
                 Ok(is_abort) => {
                     filter.admits(batch.header(), is_abort);

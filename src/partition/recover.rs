@@ -189,14 +189,13 @@ impl Partition {
             producer_expiration_ms: inner.producer_expiration_ms,
         };
         for segment in inner.list().iter() {
-            segment.hold().map_err(|error| inner.wrap(error))?;
+            // Their transaction indexes are about to be written anew.
+            segment.detach().map_err(|error| inner.wrap(error))?;
         }
         let mut opened = Opening::new(&params).reopening().run()?;
         opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
-        *inner.segments.write() = opened.list.clone();
+        inner.show(opened.list.clone(), opened.log_start, opened.log_end, opened.producers.first_unstable());
         inner.clear_uncleanable();
-        store(&inner.log_start, opened.log_start);
-        store(&inner.log_end, opened.log_end);
         let (end, report) = (opened.log_end, opened.report.clone());
         inner.adopt(&mut writer, opened)?;
         *inner.status.write() = Status::Online;
@@ -333,7 +332,7 @@ struct Opening<'a> {
     epochs: EpochTable,
     report: PartitionRecovery,
     reopening: bool,
-    /// The first segment whose transaction index is to be written anew.
+    /// The first segment whose transaction index is to be written anew, or completed.
     reindex_from: Option<Offset>,
 }
 
@@ -433,8 +432,7 @@ impl<'a> Opening<'a> {
     /// Empties a segment's transaction index.
     fn reindex(&mut self, segment: &Segment) -> Result<(), LogError> {
         segment.truncate_aborted(Offset::ZERO).map_err(|error| self.wrap(error))?;
-        let base = segment.base_offset();
-        self.reindex_from = Some(self.reindex_from.map_or(base, |from| from.min(base)));
+        self.replay_from(segment.base_offset());
         Ok(())
     }
 
@@ -600,6 +598,7 @@ impl<'a> Opening<'a> {
             Some(first) => first,
             None => return Ok(false),
         };
+        self.complete_index_below(segments, first);
         for index in first..segments.len() {
             let Some(segment) = segments.get(index).cloned() else { break };
             let found = self.recover_segment(&segment)?;
@@ -629,6 +628,24 @@ impl<'a> Opening<'a> {
             None => self.params.recovery_point.unwrap_or(Offset::ZERO),
         };
         Ok(Some(segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1)))
+    }
+
+    /// A flush that ran beside a roll can have made the batches of the old segment durable, up to the new one's base, before the
+    /// old one's transaction index was synced. Its last entries may be missing then, though a snapshot speaks of their markers.
+    fn complete_index_below(&mut self, segments: &[Arc<Segment>], first: usize) {
+        let base_of = |index: usize| segments.get(index).map(|segment| segment.base_offset());
+        if !self.params.clean
+            && self.params.verified.is_none()
+            && self.params.recovery_point.is_some()
+            && base_of(first) == self.params.recovery_point
+            && let Some(before) = first.checked_sub(1).and_then(base_of)
+        {
+            self.replay_from(before);
+        }
+    }
+
+    fn replay_from(&mut self, base: Offset) {
+        self.reindex_from = Some(self.reindex_from.map_or(base, |from| from.min(base)));
     }
 
     fn recover_segment(&mut self, segment: &Segment) -> Result<Recovered, LogError> {

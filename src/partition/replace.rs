@@ -130,6 +130,7 @@ impl Inner {
     fn discard_sources(&self, swap: &Swap) -> Result<(), LogError> {
         let surviving: BTreeSet<_> = swap.replacements.iter().map(|segment| segment.base_offset()).collect();
         let due = self.clock.now().saturating_add(self.settings.read().file_delete_delay_ms);
+        self.forget(&swap.sources);
         for source in swap.sources.iter().rev() {
             let snapshot =
                 if surviving.contains(&source.base_offset()) { DeletedSnapshot::Stays } else { DeletedSnapshot::Goes };

@@ -2,7 +2,8 @@
 //! (reference 6.4 and 6.5).
 //!
 //! A snapshot is named after the offset that it describes the log up to. It is taken at every roll, at every checkpoint and at
-//! an orderly close. One that is lost or damaged costs a longer replay, never knowledge; so none is replaced atomically.
+//! an orderly close. One that is lost or damaged costs a longer replay, never knowledge; so none is replaced atomically. Batches
+//! that can't be read any more are passed over: a transaction whose marker is among them stays open.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,15 @@ pub(super) struct Rebuilt {
     pub table: ProducerTable,
     /// Every batch below this offset is in the table.
     pub end: Offset,
-    /// The snapshot that the table was loaded from.
+    /// The snapshot that the table began with.
     pub last_snapshot: Option<Offset>,
+}
+
+impl Rebuilt {
+    /// The first offset of the oldest open transaction.
+    pub(super) fn first_unstable(&self) -> Option<Offset> {
+        self.table.open_transactions().first_unstable()
+    }
 }
 
 /// What the table is rebuilt from.
@@ -64,13 +72,14 @@ impl Rebuild<'_> {
         let limit = self.from.unwrap_or(self.log_end).min(self.log_end);
         // Those behind the replay's beginning may tell of batches that a power loss took.
         self.remove_all(&kept.split_off(&limit.next()))?;
-        let (mut table, loaded) = self.load_newest(kept.range(..=limit).rev())?;
+        let loaded = self.load_newest(kept.range(..=limit).rev())?;
+        // One that was found damaged must not keep the next from being taken.
+        let last_snapshot = loaded.as_ref().map(|(_, offset)| *offset);
+        let (mut table, start) = loaded.unwrap_or_else(|| (ProducerTable::default(), self.log_start));
         table.expire(self.now, self.expiration_ms);
-        let start = loaded.unwrap_or(self.log_start);
         let end = replay(&mut table, self.list, start, self.log_end, self.read_only)?;
         table.expire(self.now, self.expiration_ms);
-        // Only one that was read is known to be sound: the next snapshot takes the place of any other.
-        Ok(Rebuilt { table, end, last_snapshot: loaded })
+        Ok(Rebuilt { table, end, last_snapshot })
     }
 
     /// Removes the snapshots outside the log, and those that no segment begins at, the newest one beyond the last base excepted.
@@ -101,16 +110,16 @@ impl Rebuild<'_> {
     fn load_newest<'o>(
         &self,
         newest_first: impl Iterator<Item = &'o Offset>,
-    ) -> Result<(ProducerTable, Option<Offset>), SegmentError> {
+    ) -> Result<Option<(ProducerTable, Offset)>, SegmentError> {
         for offset in newest_first {
-            let bytes = read_whole(self.vfs, &path_of(self.dir, *offset))?;
-            match bytes.map(|bytes| ProducerSnapshot::parse(&bytes)) {
-                Some(Ok(snapshot)) => return Ok((ProducerTable::load(&snapshot), Some(*offset))),
-                Some(Err(_)) => self.remove(*offset)?,
-                None => {}
+            let Some(bytes) = read_whole(self.vfs, &path_of(self.dir, *offset))? else { continue };
+            let snapshot = ProducerSnapshot::parse(&bytes).ok();
+            if let Some(table) = snapshot.and_then(|snapshot| ProducerTable::load(&snapshot, *offset)) {
+                return Ok(Some((table, *offset)));
             }
+            self.remove(*offset)?;
         }
-        Ok((ProducerTable::default(), None))
+        Ok(None)
     }
 
     fn remove(&self, offset: Offset) -> Result<(), IoError> {
@@ -131,23 +140,56 @@ pub(super) fn replay(
         return Ok(end);
     }
     for segment in list.from(from) {
-        let unfinished = read_only && Arc::ptr_eq(segment, list.active());
-        for item in segment.headers_from(from)? {
-            let (position, header) = item?;
-            if header.last_offset() < from || header.producer_id().is_none() {
-                continue;
-            }
-            if header.base_offset() >= end {
-                return Ok(end);
-            }
-            if !header.is_control() {
-                table.note_data(&header);
-            } else if !replay_marker(table, segment, position, &header, (read_only, unfinished))? {
-                return Ok(header.base_offset());
-            }
+        let entries = match (read_only, Arc::ptr_eq(segment, list.active())) {
+            (false, _) => Entries::Ours,
+            (true, true) => Entries::Growing { indexed: None },
+            (true, false) => Entries::Finished,
+        };
+        if let Some(unfinished) = replay_segment(table, segment, entries, from, end)? {
+            return Ok(unfinished);
         }
     }
     Ok(end)
+}
+
+/// Who sees to the transaction index of a segment that is replayed.
+enum Entries {
+    /// This process.
+    Ours,
+    /// Another one, which may not have come to it yet; read up to this marker.
+    Growing { indexed: Option<Offset> },
+    /// Another one, which is done with it.
+    Finished,
+}
+
+/// Returns the offset of a marker that can't count yet.
+fn replay_segment(
+    table: &mut ProducerTable,
+    segment: &Segment,
+    mut entries: Entries,
+    from: Offset,
+    end: Offset,
+) -> Result<Option<Offset>, SegmentError> {
+    for item in segment.headers_from(from)? {
+        let (position, header) = match item {
+            Ok(found) => found,
+            // Damage: nobody can read on in this segment.
+            Err(error) if error.position().is_some() => break,
+            Err(error) => return Err(error),
+        };
+        if header.last_offset() < from || header.producer_id().is_none() {
+            continue;
+        }
+        if header.base_offset() >= end {
+            break;
+        }
+        if !header.is_control() {
+            table.note_data(&header);
+        } else if !replay_marker(table, segment, position, &header, &mut entries)? {
+            return Ok(Some(header.base_offset()));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns false for a marker that can't count yet.
@@ -156,7 +198,7 @@ fn replay_marker(
     segment: &Segment,
     position: Position,
     header: &BatchHeader,
-    (read_only, unfinished): (bool, bool),
+    entries: &mut Entries,
 ) -> Result<bool, SegmentError> {
     let batch = match segment.batch_at(position) {
         Err(error) if error.position().is_none() => return Err(error),
@@ -172,14 +214,22 @@ fn replay_marker(
         // Damaged it ends nothing, so that its transaction stays open.
         _ => return Ok(true),
     };
-    let indexed = segment.aborted()?.last().is_some_and(|entry| entry.last_offset >= header.last_offset());
+    let marker = header.last_offset();
+    let last_indexed = || Ok::<_, SegmentError>(segment.aborted()?.last().map(|entry| entry.last_offset));
     // The process that writes this log adds the index entry after the marker; until then the transaction counts as open.
-    if unfinished && !indexed && record.kind() == ControlKind::Abort && table.has_open_transaction(header) {
-        return Ok(false);
+    if let Entries::Growing { indexed } = entries
+        && record.kind() == ControlKind::Abort
+        && table.has_open_transaction(header)
+        && *indexed < Some(marker)
+    {
+        *indexed = last_indexed()?;
+        if *indexed < Some(marker) {
+            return Ok(false);
+        }
     }
     if let Some(entry) = table.note_marker(header, &record).and_then(|completed| completed.aborted())
-        && !indexed
-        && !read_only
+        && matches!(entries, Entries::Ours)
+        && last_indexed()? < Some(marker)
     {
         segment.add_aborted(entry)?;
     }
@@ -196,23 +246,19 @@ impl Inner {
         let path = path_of(&self.dir, end);
         let written = self.vfs.open(&path, OpenMode::Truncate).and_then(|file| file.write_at(&bytes, 0));
         written.map_err(|error| self.wrap(error))?;
-        self.hand_over_snapshot(path);
+        self.hand_over_snapshot(end);
         let list = self.list();
         if let Some(last) = writer.last_snapshot.replace(end)
             && !list.iter().any(|segment| segment.base_offset() == last)
         {
+            self.forget_snapshot(last);
             remove(&*self.vfs, &self.dir, last).map_err(|error| self.wrap(error))?;
         }
         Ok(())
     }
 
-    /// Rebuilds the table after the log was cut; snapshots above `end` must be gone durably.
-    pub(super) fn reload_producers(
-        &self,
-        writer: &mut Writer,
-        list: &SegmentList,
-        end: Offset,
-    ) -> Result<(), LogError> {
+    /// The table of a log that was cut; snapshots above `end` must be gone durably.
+    pub(super) fn rebuild_producers(&self, list: &SegmentList, end: Offset) -> Result<Rebuilt, LogError> {
         let names = self.vfs.read_dir(&self.dir).map_err(|error| self.wrap(error))?;
         let rebuild = Rebuild {
             vfs: &*self.vfs,
@@ -226,13 +272,12 @@ impl Inner {
             now: self.clock.now(),
             expiration_ms: self.producer_expiration_ms,
         };
-        let rebuilt = rebuild.run(&offsets_of(names.iter().map(|entry| entry.name.as_str())));
-        self.adopt_producers(writer, rebuilt.map_err(|error| self.wrap(error))?);
-        Ok(())
+        let snapshots = offsets_of(names.iter().map(|entry| entry.name.as_str()));
+        rebuild.run(&snapshots).map_err(|error| self.wrap(error))
     }
 
     pub(super) fn adopt_producers(&self, writer: &mut Writer, rebuilt: Rebuilt) {
-        self.publish_first_unstable(rebuilt.table.open_transactions().first_unstable());
+        self.publish_first_unstable(rebuilt.first_unstable());
         *self.producers.lock() = rebuilt.table;
         writer.last_snapshot = rebuilt.last_snapshot;
         writer.replayed = rebuilt.end;
@@ -264,7 +309,7 @@ impl Inner {
     }
 }
 
-fn path_of(dir: &Path, offset: Offset) -> PathBuf {
+pub(super) fn path_of(dir: &Path, offset: Offset) -> PathBuf {
     file_path(dir, FileKind::Snapshot, offset, Suffix::None)
 }
 

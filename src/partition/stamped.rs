@@ -161,9 +161,9 @@ impl Inner {
         self.first_unstable.store(first.unwrap_or(Offset::MAX).value(), Ordering::Release);
     }
 
-    /// The end of what is decided. The high watermark must be loaded first: a transaction that begins after that lies above it.
-    pub(super) fn last_stable_offset(&self) -> Offset {
-        let high_watermark = load(&self.log_end);
+    /// The end of what is decided below the high watermark, which must have been loaded before: a transaction that begins after
+    /// that lies above it.
+    pub(super) fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
         high_watermark.min(load(&self.first_unstable)).max(load(&self.log_start))
     }
 }

@@ -3,7 +3,7 @@
 //! A failed sync is final: what the disk holds of the unsynced bytes is unknown, so the partition goes offline, and every
 //! append that waited for that sync gets the error.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,10 +19,10 @@ use crate::vfs::OpenMode;
 pub(super) struct GroupCommit {
     running: Mutex<bool>,
     ended: Condvar,
-    /// Segments that were sealed and not synced since; at most what was rolled between two flushes.
+    /// Segments that were sealed and not synced since, as far as they are still in the log.
     sealed: Mutex<Vec<Arc<Segment>>>,
-    /// Producer snapshots that were written and not synced since; as many.
-    snapshots: Mutex<Vec<PathBuf>>,
+    /// The offsets of producer snapshots that were written and not synced since.
+    snapshots: Mutex<BTreeSet<Offset>>,
 }
 
 impl Partition {
@@ -106,7 +106,8 @@ impl Inner {
 
     /// Syncs the snapshots that were taken since the last time; those that are gone again are no loss.
     pub(super) fn sync_snapshots(&self) -> Result<(), LogError> {
-        for path in std::mem::take(&mut *self.commits.snapshots.lock()) {
+        for offset in std::mem::take(&mut *self.commits.snapshots.lock()) {
+            let path = super::snapshots::path_of(&self.dir, offset);
             match self.vfs.open(&path, OpenMode::Write).and_then(|file| file.sync_data()) {
                 Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
                 _ => {}
@@ -129,9 +130,21 @@ impl Inner {
         self.commits.sealed.lock().push(sealed);
     }
 
+    /// Takes back segments that left the log: nobody has to sync them, and they would be held until the next flush, which may never
+    /// come.
+    pub(super) fn forget(&self, segments: &[Arc<Segment>]) {
+        let gone: BTreeSet<_> = segments.iter().map(Arc::as_ptr).collect();
+        self.commits.sealed.lock().retain(|segment| !gone.contains(&Arc::as_ptr(segment)));
+    }
+
     /// Hands a producer snapshot to the next flush.
-    pub(super) fn hand_over_snapshot(&self, path: PathBuf) {
-        self.commits.snapshots.lock().push(path);
+    pub(super) fn hand_over_snapshot(&self, offset: Offset) {
+        self.commits.snapshots.lock().insert(offset);
+    }
+
+    /// Takes back a producer snapshot that was removed.
+    pub(super) fn forget_snapshot(&self, offset: Offset) {
+        self.commits.snapshots.lock().remove(&offset);
     }
 
     fn holds(&self, segment: &Arc<Segment>) -> bool {

@@ -30,8 +30,9 @@ impl Completed {
 }
 
 impl OpenTransactions {
-    pub(super) fn begin(&mut self, first: Offset, producer: ProducerId) {
-        self.0.insert(first, producer);
+    /// Returns whether no other one begins there.
+    pub(super) fn begin(&mut self, first: Offset, producer: ProducerId) -> bool {
+        self.0.insert(first, producer).is_none()
     }
 
     pub(super) fn end(
@@ -67,7 +68,9 @@ pub(super) fn aborted_between(
 ) -> Result<Vec<(ProducerId, Offset)>, SegmentError> {
     let mut found = Vec::new();
     'segments: for segment in list.from(from) {
-        for entry in segment.aborted()?.iter() {
+        let entries = segment.aborted()?;
+        let ended_before = entries.partition_point(|entry| entry.last_offset < from);
+        for entry in entries.iter().skip(ended_before) {
             if entry.last_offset >= from && entry.first_offset < end {
                 found.push((entry.producer_id, entry.first_offset));
             }

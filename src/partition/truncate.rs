@@ -141,9 +141,10 @@ impl Inner {
         self.lower_recovery_point(offset);
         let list = SegmentList::new(sealed, active);
         self.lower_first_dirty(list.active().base_offset());
-        self.reload_producers(writer, &list, offset)?;
-        *self.segments.write() = list;
-        self.set_end(offset)
+        let producers = self.rebuild_producers(&list, offset)?;
+        self.show(list, load(&self.log_start).min(offset), offset, producers.first_unstable());
+        self.adopt_producers(writer, producers);
+        self.epochs.lock().update(|table| table.truncate_from_end(offset)).map_err(|error| self.wrap(error))
     }
 
     fn start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
@@ -155,10 +156,8 @@ impl Inner {
             Segment::create(Arc::clone(&self.vfs), &self.dir, offset, options).map_err(|error| self.wrap(error))?;
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         writer.segment_created = self.clock.now();
-        *self.segments.write() = SegmentList::new(Vec::new(), Arc::new(new));
-        store(&self.log_start, offset);
+        self.show(SegmentList::new(Vec::new(), Arc::new(new)), offset, offset, None);
         store(&self.recovery_point, offset);
-        store(&self.log_end, offset);
         self.first_dirty.store(Offset::to_wire(None), Ordering::Release);
         let producers = Rebuilt { table: ProducerTable::default(), end: offset, last_snapshot: None };
         self.adopt_producers(writer, producers);
@@ -170,19 +169,13 @@ impl Inner {
         self.first_dirty.fetch_min(active_base.value(), Ordering::AcqRel);
     }
 
-    fn set_end(&self, end: Offset) -> Result<(), LogError> {
-        store(&self.log_end, end);
-        if load(&self.log_start) > end {
-            store(&self.log_start, end);
-        }
-        self.epochs.lock().update(|table| table.truncate_from_end(end)).map_err(|error| self.wrap(error))
-    }
-
     /// Renames the files of segments that left the list, newest first, and remembers when to unlink them.
     fn discard(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
         let delay = self.settings.read().file_delete_delay_ms;
         let due = self.clock.now().saturating_add(delay);
+        self.forget(segments);
         for segment in segments.iter().rev() {
+            self.forget_snapshot(segment.base_offset());
             let files = segment.mark_deleted(DeletedSnapshot::Goes).map_err(|error| self.wrap(error))?;
             self.trash.lock().push(Trash { files, due });
         }

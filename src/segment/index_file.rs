@@ -185,6 +185,18 @@ impl IndexFile {
         }
     }
 
+    /// Drops all entries and the file with them: the next write makes a new one. Whoever has mapped the old file keeps it.
+    pub(crate) fn clear(&self) -> Result<(), SegmentError> {
+        let mut state = self.state.write();
+        match self.vfs.remove_file(&state.path) {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+        state.content = Content::Memory(Vec::new());
+        state.written = 0;
+        Ok(())
+    }
+
     /// Gives the file another name; a file that was never written is left alone.
     pub(crate) fn rename(&self, to: PathBuf) -> Result<(), SegmentError> {
         self.with(|_| ())?;

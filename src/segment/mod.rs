@@ -356,13 +356,25 @@ impl Segment {
         Ok(None)
     }
 
-    /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log.
+    /// The base offset of a batch that begins at or behind `position`, not far from it where the index has one.
+    pub(crate) fn offset_behind(&self, position: Position) -> Result<Option<Offset>, SegmentError> {
+        let Some((indexed, at)) = self.offset_index.ceiling(position)?.filter(|(_, at)| *at >= position) else {
+            return Ok(None);
+        };
+        // An entry that doesn't lead to its batch is damage, and says nothing.
+        let found = self.log.headers_from(at).next_header().ok().flatten();
+        Ok(found.filter(|(_, header)| header.last_offset() == indexed).map(|(_, header)| header.base_offset()))
+    }
+
+    /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log. One whose
+    /// offsets can't stand in this segment is damage.
     pub(crate) fn headers_from(
         &self,
         offset: Offset,
     ) -> Result<impl Iterator<Item = Result<(Position, BatchHeader), SegmentError>> + '_, SegmentError> {
         let mut walk = self.walk_from(offset)?;
-        Ok(std::iter::from_fn(move || walk.next_header().transpose()))
+        let checked = move |(position, header)| self.check_offsets(position, &header).map(|()| (position, header));
+        Ok(std::iter::from_fn(move || walk.next_header().transpose().map(|found| found.and_then(checked))))
     }
 
     /// The whole batch at `position`, checksum verified; `None` where the log ends.
@@ -506,11 +518,6 @@ impl Segment {
     /// Whether the `.txnindex` can be read and is in order; a missing one is.
     pub(crate) fn has_sane_txn_index(&self) -> bool {
         self.txn_index.is_sane(self.size())
-    }
-
-    /// Opens the `.log`, so that this value stays readable whatever happens to the file's name.
-    pub(crate) fn hold(&self) -> Result<(), SegmentError> {
-        self.log.hold()
     }
 
     /// Ends the segment's growth: the last time entry, trimmed and written indexes, preallocated space given back. Nothing is synced.

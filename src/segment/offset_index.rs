@@ -62,6 +62,14 @@ impl OffsetIndex {
         })
     }
 
+    /// The first entry that points at or behind `position`.
+    pub(crate) fn ceiling(&self, position: Position) -> Result<Option<(Offset, Position)>, SegmentError> {
+        self.file.with(|bytes| {
+            let before = self.count_below(bytes, |_, indexed| indexed < position);
+            self.entry(bytes, before)
+        })
+    }
+
     /// Drops every entry that points at or behind `end`.
     pub(crate) fn truncate_positions(&self, end: Position) -> Result<(), SegmentError> {
         let keep = self.file.with(|bytes| self.count_below(bytes, |_, position| position < end))?;

@@ -83,8 +83,8 @@ impl Segment {
         {
             return Ok(start);
         }
-        self.offset_index.file().truncate(0)?;
-        self.time_index.file().truncate(0)?;
+        self.offset_index.file().clear()?;
+        self.time_index.file().clear()?;
         *self.growth.lock() = Growth { unindexed_size: 0, greatest: Some(None), first: Some(None) };
         Ok((Position::ZERO, self.base_offset))
     }
@@ -259,6 +259,24 @@ mod tests {
         let bytes = builder.finish().unwrap();
         assign_offsets(bytes, offset(base), LeaderEpoch::ZERO).unwrap();
         bytes.to_vec()
+    }
+
+    #[test]
+    fn recovery_leaves_the_indexes_alone_that_another_reader_of_the_segment_has_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let vfs: Arc<dyn Vfs> = Arc::new(crate::vfs::DiskVfs::new());
+        let options = SegmentOptions { index_interval_bytes: 0, index_size_max: 65536, preallocate: 0, foreign: false };
+        let segment = Segment::create(Arc::clone(&vfs), dir.path(), Offset::ZERO, options).unwrap();
+        for base in 0..1000 {
+            let bytes = batch(base);
+            segment.write(&bytes, offset(base)).unwrap();
+            segment.publish(bytes.len() as u64, BatchFacts { last_offset: offset(base), max_timestamp: None }).unwrap();
+        }
+        segment.seal().unwrap();
+        let place = segment.find(offset(900)).unwrap().unwrap().0;
+        let again = Segment::open(vfs, dir.path(), Offset::ZERO, segment.size(), options).unwrap();
+        again.recover(Scan::Whole, &mut |_| {}).unwrap();
+        assert_eq!(segment.offset_index.floor(offset(900)).unwrap(), (offset(900), place));
     }
 
     #[test]

@@ -86,11 +86,15 @@ impl TxnIndex {
         bytes.chunks(ENTRY).enumerate().map(parse).collect()
     }
 
-    /// Whether the file can be read, is whole, and its markers ascend from the segment's base on.
+    /// Whether the file can be read, is whole, its markers ascend from the segment's base on, and every entry says what a
+    /// transaction that its marker ended can have been.
     pub(crate) fn is_sane(&self, log_size: u64) -> bool {
         self.entries(log_size).is_ok_and(|entries| {
             entries.first().is_none_or(|first| first.last_offset >= self.base)
                 && entries.is_sorted_by(|left, right| left.last_offset < right.last_offset)
+                && entries.iter().all(|entry| {
+                    entry.first_offset < entry.last_offset && entry.last_stable_offset <= entry.last_offset.next()
+                })
         })
     }
 

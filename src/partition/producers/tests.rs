@@ -204,7 +204,8 @@ fn a_snapshot_keeps_the_last_batch_and_where_the_transaction_begins() {
     let mut log = Log::default();
     log.append(in_transaction(stamp(4, 0)), 3).expect("in order");
     log.append(in_transaction(stamp(4, 3)), 2).expect("in order");
-    let mut loaded = Log { table: ProducerTable::load(&log.table.snapshot()), end: log.end };
+    let mut loaded =
+        Log { table: ProducerTable::load(&log.table.snapshot(), offset(100)).expect("sound"), end: log.end };
     assert_eq!(loaded.table.open_transactions().first_unstable(), Some(offset(0)));
     let known = loaded.append(in_transaction(stamp(4, 3)), 2).expect("known").expect("a duplicate");
     assert_eq!((known.first_offset, known.last_offset), (offset(3), offset(4)));
