@@ -2,7 +2,7 @@
 //!
 //! The vector (`support/history.rs`) is never compacted: what readers of committed records must get follows from it. After each
 //! step of a random script everything that can be read is held against it. `STRATALOG_CASES` sets how many scripts are run,
-//! default 64; a run of hours finds what a run of seconds doesn't.
+//! default 80; a run of hours finds what a run of seconds doesn't.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 #[path = "support/history.rs"]
@@ -79,6 +79,8 @@ enum Step {
 enum Cut {
     Nothing,
     Tail,
+    /// Records below the log start came back, and with them what their producers had forgotten.
+    DeletionUndone,
     BelowCleaned,
 }
 
@@ -471,8 +473,13 @@ impl World {
         self.history.cut(end);
         // Of what was not synced, a power loss may take a segment's end and leave the next segment.
         let is_lost = self.history.lose(durable, &physical(&self.partition));
+        let cut = match (start < self.history.start, is_cut || is_lost) {
+            (true, _) => Cut::DeletionUndone,
+            (false, true) => Cut::Tail,
+            (false, false) => Cut::Nothing,
+        };
         self.history.start = start;
-        self.adopt_producers(if is_cut || is_lost { Cut::Tail } else { Cut::Nothing });
+        self.adopt_producers(cut);
     }
 
     /// Producers are known as before, but for those that may have been forgotten: the idle ones, and those whose last batch is
@@ -491,6 +498,7 @@ impl World {
         let is_uncertain = |known: &Known| {
             let last = known.last.map_or(known.newest, |last| last.last_offset);
             was_cut_below_cleaned
+                || cut == Cut::DeletionUndone
                 || (known.open.is_none() && now - known.time >= EXPIRATION)
                 || last < start
                 || known.open.is_some_and(|first| first < start)
@@ -622,7 +630,7 @@ fn run(script: &Script) {
 }
 
 fn cases() -> u32 {
-    std::env::var("STRATALOG_CASES").map_or(64, |cases| cases.parse().unwrap())
+    std::env::var("STRATALOG_CASES").map_or(80, |cases| cases.parse().unwrap())
 }
 
 proptest! {

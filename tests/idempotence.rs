@@ -5,12 +5,12 @@ mod support;
 
 use std::sync::Arc;
 
-use stratalog::format::{BatchBuilder, BatchOptions, ProducerStamp, set_timestamps};
+use stratalog::format::{BatchBuilder, BatchOptions, ProducerStamp, TransactionResult, set_timestamps};
 use stratalog::vfs::{OpenMode, Vfs};
 use stratalog::{
     Appended, Durability, ErrorKind, LogError, Partition, ProducerError, Record, Timestamp, TimestampType,
 };
-use support::{Rig, append, bases, in_transaction, offset, open, partition_of, read_all, stamp};
+use support::{Rig, append, bases, in_transaction, marker, offset, open, partition_of, read_all, stamp};
 
 fn send(partition: &Partition, stamp: ProducerStamp, count: usize) -> Result<Appended, LogError> {
     let records = vec![Record::new("value"); count];
@@ -205,6 +205,21 @@ fn a_snapshot_that_tells_of_batches_a_power_loss_took_is_not_believed() {
         store.checkpoint().unwrap();
         image = image.crash_image();
     }
+}
+
+#[test]
+fn an_epoch_outlives_the_compaction_of_all_that_was_written_in_it() {
+    let rig = Rig::new(&[("cleanup.policy", "compact"), ("delete.retention.ms", "0")]);
+    let record = [Record::keyed("k", "v")];
+    rig.partition.append_from(in_transaction(7, 0, 0), &record, Durability::Written).unwrap();
+    rig.partition.end_transaction(&marker(TransactionResult::Abort, 7, 1), Durability::Written).unwrap();
+    rig.partition.roll().unwrap();
+    for _ in 0..3 {
+        rig.partition.compact().unwrap();
+    }
+    let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+    let fenced = partition_of(&store).append_from(stamp(7, 0, 1), &record, Durability::Written);
+    assert!(matches!(refusal(fenced), ProducerError::InvalidEpoch { .. }));
 }
 
 #[test]

@@ -217,6 +217,14 @@ impl ProducerTable {
         Some(self.open.end(id, first_offset, header.last_offset(), result))
     }
 
+    /// Notes a control batch without a record: its producer's epoch is all that it tells.
+    pub(super) fn note_epoch(&mut self, header: &BatchHeader) {
+        let (Some(id), Some(epoch)) = (header.producer_id(), header.producer_epoch()) else { return };
+        let producer = self.producers.entry(id).or_insert_with(|| Producer::new(epoch));
+        producer.enter(epoch);
+        producer.timestamp = header.max_timestamp();
+    }
+
     /// Forgets producers without an open transaction that last wrote `expiration_ms` or longer ago; returns how many.
     pub(super) fn expire(&mut self, now: Timestamp, expiration_ms: u64) -> usize {
         let before = self.producers.len();

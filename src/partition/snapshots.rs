@@ -204,8 +204,16 @@ fn replay_marker(
         Err(error) if error.position().is_none() => return Err(error),
         batch => batch.ok().flatten(),
     };
-    // Emptied by compaction it says nothing any more; damaged it ends nothing, so that its transaction stays open.
-    let Some(Ok(Some(record))) = batch.map(|batch| batch.control_record()) else { return Ok(true) };
+    let record = match batch.map(|batch| batch.control_record()) {
+        Some(Ok(Some(record))) => record,
+        // Compaction emptied it and left it for the epoch's sake.
+        Some(Ok(None)) => {
+            table.note_epoch(header);
+            return Ok(true);
+        }
+        // Damaged it ends nothing, so that its transaction stays open.
+        _ => return Ok(true),
+    };
     let marker = header.last_offset();
     let last_indexed = || Ok::<_, SegmentError>(segment.aborted()?.last().map(|entry| entry.last_offset));
     // The process that writes this log adds the index entry after the marker; until then the transaction counts as open.
