@@ -4,8 +4,8 @@
 //!   segments of 32 MiB, nothing of it compacted before. Each key was written four times over the log, so that a quarter of the
 //!   records stays. Time is for the whole compaction: map of keys, cleaning, syncing what is written, swapping. Throughput counts
 //!   the bytes of the log.
-//! - Behind each row stands a line of medians over some rounds: the log's bytes a second, keys a second, bytes of memory a key, and the
-//!   speed as a share of that at which the same log was read just before: every batch fetched, its checksum verified,
+//! - Behind each row stands a line of medians over some rounds: the log's bytes a second, keys a second, bytes of memory for each key
+//!   that the map has room for (as many as there are records, in case no key repeats), and the speed as a share of that at which the same log was read just before: every batch fetched, its checksum verified,
 //!   its records decoded.
 //!
 //! The log has just been written, so it is in the page cache. Values are random: a codec finds little in them.
@@ -104,11 +104,13 @@ fn random_bytes(size: usize) -> Vec<u8> {
 fn compact(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("compact");
     group.throughput(Throughput::Bytes(LOG_SIZE as u64));
-    let mut codecs = vec![("none", Compression::None)];
-    #[cfg(feature = "lz4")]
-    codecs.push(("lz4", Compression::Lz4));
-    #[cfg(feature = "zstd")]
-    codecs.push(("zstd", Compression::Zstd));
+    let codecs = [
+        ("none", Compression::None),
+        #[cfg(feature = "lz4")]
+        ("lz4", Compression::Lz4),
+        #[cfg(feature = "zstd")]
+        ("zstd", Compression::Zstd),
+    ];
     for (value_name, value_size) in [("100B", 100), ("1KiB", 1024)] {
         for &(codec_name, codec) in &codecs {
             let rounds = std::cell::RefCell::new(Vec::new());
@@ -141,7 +143,7 @@ fn print(name: &str, rounds: &[Round]) {
     }
     let speed = median(&|round| round.size as f64 / round.compacted.as_secs_f64() / 1e9);
     let keys = median(&|round| round.report.keys as f64 / round.compacted.as_secs_f64() / 1e6);
-    let memory = median(&|round| round.report.key_memory as f64 / round.report.keys as f64);
+    let memory = median(&|round| round.report.key_memory as f64 / round.report.key_room as f64);
     let share = median(&|round| round.read.as_secs_f64() / round.compacted.as_secs_f64());
     let count = rounds.len();
     println!(

@@ -48,10 +48,14 @@ pub mod store;
 pub mod types;
 pub mod vfs;
 
+#[cfg(feature = "client")]
+pub use client::{Transaction, TransactionCoordinator, TransactionError, TransactionalProducer};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{CleanupPolicy, CompressionType, StoreConfig, TopicConfig, TopicSettings};
 pub use error::Error;
-pub use format::{Compression, OwnedRecord, Record, RecordBatch, RecordRef};
+pub use format::{CommittedOffset, Compression, OwnedRecord, Record, RecordBatch, RecordRef};
+#[cfg(feature = "groups")]
+pub use group::{GroupError, OffsetLog};
 pub use location::Location;
 pub use maintenance::{CompactionOptions, CompactionProgress, CompactionReport, MaintenanceHandle, TickReport};
 pub use metrics::StoreMetrics;

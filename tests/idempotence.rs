@@ -164,6 +164,20 @@ fn a_damaged_snapshot_is_dropped_and_the_log_read_instead() {
 }
 
 #[test]
+fn a_snapshot_that_a_crash_damaged_is_written_anew_before_a_clean_close_counts_on_it() {
+    let rig = Rig::new(&[]);
+    send(&rig.partition, in_transaction(7, 0, 0), 1).unwrap();
+    rig.store.tick(support::at(1)).unwrap();
+    let name = rig.files().into_iter().find(|name| name.ends_with(".snapshot")).unwrap();
+    let image = rig.memory.process_crash_image();
+    image.open(&rig.partition.path().join(name), stratalog::vfs::OpenMode::Truncate).unwrap();
+    open(Arc::new(image.clone()), &rig.clock).close().unwrap();
+    let partition = partition_of(&open(Arc::new(image), &rig.clock));
+    assert_eq!(partition.producers(), rig.partition.producers());
+    assert_eq!(partition.last_stable_offset(), offset(0));
+}
+
+#[test]
 fn truncating_forgets_what_was_cut() {
     let rig = Rig::new(&[("segment.bytes", "300")]);
     for batch in 0..8 {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use stratalog::format::TransactionResult::{Abort, Commit};
 use stratalog::format::{ProducerStamp, TransactionMarker};
 use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
-use stratalog::{Durability, ErrorKind, Isolation, LogError, ManualClock, Partition, ProducerError, Record};
+use stratalog::{
+    Durability, ErrorKind, Isolation, LogError, ManualClock, Partition, ProducerError, Record, StoreOptions,
+};
 use support::{
     Rig, append, at, bases, config, in_transaction, marker, offset, open, partition_of, read_all, read_committed, stamp,
 };
@@ -98,6 +100,17 @@ fn transactions_that_overlap_over_many_segments_are_told_apart() {
         .map(|record| record.unwrap().offset().value())
         .collect();
     assert!(from_inside.iter().all(|offset| *offset >= 4), "{from_inside:?}");
+}
+
+#[test]
+fn a_log_start_inside_of_an_open_transactions_batch_shows_nothing_of_it() {
+    let rig = Rig::new(&[]);
+    rig.partition.append_from(in_transaction(1, 0, 0), &vec![Record::new("open"); 3], Durability::Written).unwrap();
+    rig.partition.delete_records_before(offset(1)).unwrap();
+    assert_eq!(rig.partition.last_stable_offset(), offset(1));
+    assert!(committed(&rig.partition).is_empty());
+    end(&rig.partition, marker(Commit, 1, 0));
+    assert_eq!(committed(&rig.partition), ["open", "open"]);
 }
 
 #[test]
@@ -315,6 +328,37 @@ fn a_read_only_store_follows_transactions_of_the_writer() {
     assert_eq!(committed(&partition), ["a", "c", "d"]);
 }
 
+#[test]
+fn more_aborted_transactions_than_batches_that_are_left_can_be_cut() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "kept");
+    send(&rig.partition, in_transaction(1, 0, 0), "never");
+    send(&rig.partition, in_transaction(2, 0, 0), "never");
+    end(&rig.partition, marker(Abort, 1, 0));
+    end(&rig.partition, marker(Abort, 2, 0));
+    rig.partition.truncate_to(offset(1)).unwrap();
+    assert_eq!(committed(&rig.partition), ["kept"]);
+    assert!(!rig.files().iter().any(|name| name.ends_with(".txnindex")), "{:?}", rig.files());
+}
+
+#[test]
+fn what_was_aborted_stays_so_when_the_power_fails_after_a_flush_and_a_roll() {
+    for closes in [false, true] {
+        let rig = Rig::new(&[]);
+        send(&rig.partition, in_transaction(1, 0, 0), "never");
+        end(&rig.partition, marker(Abort, 1, 0));
+        rig.partition.flush().unwrap();
+        rig.partition.roll().unwrap();
+        rig.store.checkpoint().unwrap();
+        if closes {
+            rig.store.clone().close().unwrap();
+        }
+        let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+        assert_eq!(partition_of(&store).log_end_offset(), offset(2));
+        assert!(committed(&partition_of(&store)).is_empty(), "closed in order: {closes}");
+    }
+}
+
 /// Appends in transactions, until the machine ends: what was promised durable, and what must never be seen.
 fn script(vfs: &FaultyVfs, clock: &ManualClock, promised: &mut Vec<String>) -> Result<(), ()> {
     let options = stratalog::StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(clock.clone()));
@@ -364,6 +408,29 @@ fn after_a_power_loss_at_any_moment_no_aborted_record_is_seen_and_no_committed_o
             assert!(found.len().is_multiple_of(2), "{when}: a transaction is visible as a whole");
         }
     }
+}
+
+#[test]
+fn a_reader_beside_the_writer_sees_a_transaction_end() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "a");
+    send(&rig.partition, in_transaction(1, 0, 0), "b");
+    let options = StoreOptions::new().vfs(Arc::new(rig.memory.clone())).clock(Arc::new(rig.clock.clone()));
+    let beside = options.read_only(true).open("/log").unwrap();
+    let reader = partition_of(&beside);
+    let next = |from| {
+        let batches = reader.read(offset(from)).isolation(Isolation::ReadCommitted).fetch().unwrap();
+        let values = batches.records().map(|record| String::from_utf8_lossy(record.unwrap().value().unwrap()).into());
+        (batches.next_offset().value(), values.collect::<Vec<String>>())
+    };
+    assert_eq!(next(0), (1, vec!["a".to_owned()]));
+    assert_eq!(next(1), (1, vec![]));
+    end(&rig.partition, marker(Commit, 1, 0));
+    assert_eq!(next(1), (3, vec!["b".to_owned()]), "the end of the log was known, only what is stable has moved");
+    send(&rig.partition, in_transaction(1, 0, 1), "c");
+    end(&rig.partition, marker(Abort, 1, 0));
+    append(&rig.partition, "d");
+    assert_eq!(next(3), (6, vec!["d".to_owned()]));
 }
 
 /// What the threads of the race tell each other.

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use stratalog::{LogStore, Record, TopicConfig};
+use stratalog::format::{ProducerStamp, TransactionMarker, TransactionResult};
+use stratalog::types::{ProducerEpoch, ProducerId, Sequence, Timestamp};
+use stratalog::{Durability, LogStore, Partition, Record, TopicConfig};
 
 const LOG: &str = "00000000000000000000.log";
 const INDEX: &str = "00000000000000000000.index";
@@ -211,7 +213,13 @@ fn bad_usage_changes_nothing_and_exits_with_2() {
     for words in [
         &["consume", "--topic", "t", "--from-beginning", "--offset", "0"][..],
         &["consume", "--topic", "t", "--offset", "7"],
-        &["consume", "--topic", "t", "--isolation", "read_committed"],
+        &["consume", "--topic", "t", "--isolation", "serializable"],
+        &["consume", "--topic", "t", "--isolation"],
+        &["compact"],
+        &["compact", "--topic", "nope"],
+        &["compact", "--topic", "t"],
+        &["compact", "--topic", "t", "--partition", "1"],
+        &["compact", "--topic", "t", "--json"],
         &["consume", "--topic", "nope"],
         &["produce", "--topic", "t", "--codec", "rar"],
         &["produce", "--topic", "t", "--partition", "1"],
@@ -227,4 +235,160 @@ fn bad_usage_changes_nothing_and_exits_with_2() {
         assert!(!output.stderr.is_empty(), "{words:?}");
     }
     assert_eq!(console(folder.path(), &["topics", "list"], "").stdout, b"t\n");
+}
+
+/// Appends a record in the transaction of a producer.
+fn send(partition: &Partition, producer: i64, value: &str) {
+    let stamp = ProducerStamp {
+        id: ProducerId::new(producer).expect("a legal id"),
+        epoch: ProducerEpoch::ZERO,
+        base_sequence: Sequence::ZERO,
+        transactional: true,
+    };
+    partition.append_from(stamp, &[Record::new(value)], Durability::Written).expect("an append");
+}
+
+/// Ends the transaction of a producer.
+fn end(partition: &Partition, producer: i64, result: TransactionResult) {
+    let marker = TransactionMarker {
+        result,
+        producer_id: ProducerId::new(producer).expect("a legal id"),
+        producer_epoch: ProducerEpoch::ZERO,
+        coordinator_epoch: 7,
+        timestamp: Timestamp::ZERO,
+    };
+    partition.end_transaction(&marker, Durability::Written).expect("a marker");
+}
+
+/// A store with an aborted transaction, a committed one, and an open one with a record behind it.
+fn with_transactions(folder: &Path) -> (LogStore, Partition) {
+    let store = LogStore::open(folder).expect("a new store");
+    let partition = store.create_topic("t", 1, TopicConfig::new()).and_then(|t| t.partition(0)).expect("a topic");
+    partition.append(&[Record::new("plain")]).expect("an append");
+    send(&partition, 1, "aborted");
+    send(&partition, 2, "committed");
+    end(&partition, 1, TransactionResult::Abort);
+    end(&partition, 2, TransactionResult::Commit);
+    send(&partition, 3, "open");
+    partition.append(&[Record::new("behind")]).expect("an append");
+    (store, partition)
+}
+
+#[test]
+fn records_of_open_and_aborted_transactions_are_shown_unless_only_committed_ones_are_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = with_transactions(folder.path());
+    let consume = |level: &[&str]| {
+        let words = [&["consume", "--topic", "t", "--from-beginning", "--timeout-ms", "0"], level].concat();
+        String::from_utf8(console(folder.path(), &words, "").stdout).expect("UTF-8")
+    };
+    let all = "plain\naborted\ncommitted\nopen\nbehind\n";
+    assert_eq!(consume(&[]), all);
+    assert_eq!(consume(&["--isolation", "read_uncommitted"]), all);
+    assert_eq!(consume(&["--isolation", "read_committed"]), "plain\ncommitted\n");
+    let described = console(folder.path(), &["topics", "describe", "--topic", "t", "--json"], "");
+    let described: Value = serde_json::from_slice(&described.stdout).expect("JSON");
+    let partition = &described["partitions"][0];
+    assert_eq!((&partition["last_stable_offset"], &partition["log_end_offset"]), (&json!(5), &json!(7)));
+    assert_eq!(partition["open_transactions"], json!([{"producer_id":3,"first_offset":5}]));
+    store.close().expect("an orderly stop");
+}
+
+#[test]
+fn a_consumer_of_committed_records_waits_for_the_end_of_a_transaction() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, partition) = with_transactions(folder.path());
+    let words =
+        ["consume", "--topic", "t", "--offset", "latest", "--isolation", "read_committed", "--max-messages", "2"];
+    let mut command = tool("console");
+    command.arg("--dir").arg(folder.path()).args(words).args(["--timeout-ms", "30000"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("console starts");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(child.try_wait().expect("a status").is_none(), "the latest records are not decided yet");
+    end(&partition, 3, TransactionResult::Commit);
+    let output = child.wait_with_output().expect("console ends");
+    assert_eq!(output.stdout, b"open\nbehind\n", "the latest committed offset is where the open transaction begins");
+    store.close().expect("an orderly stop");
+}
+
+#[test]
+fn everything_about_transactions_is_dumped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, partition) = with_transactions(folder.path());
+    store.close().expect("an orderly stop");
+    let (lines, code) = dump(partition.path());
+    assert_eq!(code, Some(0));
+    let flags = |name: &str| of_type(&lines, "batch").iter().map(|batch| batch[name] == true).collect::<Vec<_>>();
+    assert_eq!(flags("transactional"), [false, true, true, true, true, true, false]);
+    assert_eq!(flags("control"), [false, false, false, true, true, false, false]);
+    let markers: Vec<_> = of_type(&lines, "control").iter().map(|m| (&m["kind"], &m["coordinator_epoch"])).collect();
+    assert_eq!(markers, [(&json!("abort"), &json!(7)), (&json!("commit"), &json!(7))]);
+    let aborted = of_type(&lines, "txnindex");
+    let entry = aborted.first().expect("an aborted transaction");
+    let numbers = ["producer_id", "first_offset", "last_offset", "last_stable_offset"].map(|name| &entry[name]);
+    assert_eq!((aborted.len(), numbers), (1, [&json!(1), &json!(1), &json!(3), &json!(2)]));
+    let producers = of_type(&lines, "producer");
+    let open: Vec<_> = producers.iter().map(|entry| &entry["current_txn_first_offset"]).collect();
+    assert_eq!(open, [&json!(-1), &json!(-1), &json!(5)]);
+}
+
+#[test]
+fn of_each_key_the_newest_record_is_left_by_compact() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let words = ["topics", "create", "--topic", "t", "--partitions", "2", "--config", "cleanup.policy=compact"];
+    assert!(console(folder.path(), &words, "").status.success());
+    let words = ["produce", "--topic", "t", "--key-separator", ":", "--partition", "1", "--batch", "1"];
+    assert!(console(folder.path(), &words, "a:1\nb:1\na:2\na:3\n").status.success());
+    let compacted = console(folder.path(), &["compact", "--topic", "t", "--partition", "1"], "");
+    let printed = String::from_utf8(compacted.stdout).expect("UTF-8");
+    assert!(compacted.status.success() && printed.lines().count() == 1, "{printed}");
+    assert!(printed.starts_with("t-1: ") && printed.contains("4 records to 2"), "{printed}");
+    let words = ["consume", "--topic", "t", "--from-beginning", "--timeout-ms", "0"];
+    assert_eq!(console(folder.path(), &words, "").stdout, b"1\n3\n");
+    let both = console(folder.path(), &["compact", "--topic", "t"], "");
+    assert_eq!(String::from_utf8(both.stdout).expect("UTF-8").lines().count(), 2);
+}
+
+#[test]
+fn a_topic_that_is_not_compacted_is_refused_in_one_line_and_left_alone() {
+    let folder = with_topic("1");
+    assert!(console(folder.path(), &["produce", "--topic", "t"], "one\n").status.success());
+    let before = dump(&folder.path().join("t-0"));
+    let refused = console(folder.path(), &["compact", "--topic", "t"], "");
+    assert_eq!((refused.status.code(), stderr(&refused).lines().count()), (Some(2), 1), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("cleanup.policy"), "{}", stderr(&refused));
+    assert_eq!(dump(&folder.path().join("t-0")), before);
+}
+
+#[test]
+fn delete_horizons_and_emptied_batches_are_dumped_and_marks_of_our_own_are_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = LogStore::open(folder.path()).expect("a new store");
+    let mut config = TopicConfig::new();
+    config.set("cleanup.policy", "compact").expect("a legal policy");
+    let partition = store.create_topic("t", 1, config).and_then(|t| t.partition(0)).expect("a topic");
+    partition.append(&[Record::tombstone("gone")]).expect("an append");
+    let stamp = ProducerStamp {
+        id: ProducerId::new(4).expect("a legal id"),
+        epoch: ProducerEpoch::ZERO,
+        base_sequence: Sequence::ZERO,
+        transactional: false,
+    };
+    partition.append_from(stamp, &[Record::keyed("k", "old")], Durability::Written).expect("an append");
+    partition.append(&[Record::keyed("k", "new")]).expect("an append");
+    partition.roll().expect("a new segment");
+    partition.compact().expect("a compaction");
+    store.close().expect("an orderly stop");
+    std::fs::write(partition.path().join("00000000000000000000.replaced"), "").expect("a mark");
+    let (lines, code) = dump(partition.path());
+    assert_eq!(code, Some(0));
+    let batches = of_type(&lines, "batch");
+    assert!(batches.first().is_some_and(|batch| batch["delete_horizon"].as_i64() > Some(0)), "{batches:?}");
+    let counts: Vec<_> = batches.iter().map(|batch| (&batch["count"], &batch["last_offset"])).collect();
+    assert_eq!(counts, [(&json!(1), &json!(0)), (&json!(0), &json!(1)), (&json!(1), &json!(2))]);
+    assert_eq!(of_type(&lines, "record").len(), 2);
+    let files = |line: &Value| line["file"].as_str().is_some_and(|file| file.ends_with(".replaced"));
+    assert!(!lines.iter().any(files));
+    assert_eq!(dump(&folder.path().join("stratalog-topics")).1, Some(2), "no file of Kafka's");
+    assert_eq!(dump(folder.path()).1, Some(0), "the store's own files beside the checkpoints don't disturb");
 }

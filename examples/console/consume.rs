@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::{Duration, Instant};
 
 use stratalog::format::{RecordBatch, RecordRef};
-use stratalog::partition::{LogError, OffsetSpec, Partition};
+use stratalog::partition::{Batches, Isolation, LogError, OffsetSpec, Partition};
 use stratalog::types::{Offset, Timestamp};
 
 use crate::arguments::{Arguments, once, required, unknown};
@@ -27,10 +27,10 @@ pub fn run(root: &Root, arguments: Arguments) -> Result<(), Failure> {
             None => topic.partitions(),
         };
         let start = options.start.unwrap_or(Start::Latest);
-        let cursors = partitions.into_iter().map(|partition| Cursor::new(partition, start));
+        let cursors = partitions.into_iter().map(|partition| Cursor::new(partition, start, options.isolation));
         let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
         let left = options.max_count.unwrap_or(u64::MAX);
-        let printer = Printer { out, json: options.json, left };
+        let printer = Printer { out, json: options.json, isolation: options.isolation, left };
         Consumer { cursors: cursors.collect::<Result<_, _>>()?, printer }.run(options.timeout)
     })
 }
@@ -51,6 +51,7 @@ struct Options {
     start: Option<Start>,
     max_count: Option<u64>,
     timeout: Option<Duration>,
+    isolation: Isolation,
     json: bool,
 }
 
@@ -72,17 +73,14 @@ fn parse(mut arguments: Arguments) -> Result<Options, Failure> {
             }
             "--max-messages" => once(&mut max_count, &word, arguments.number(&word, "a number of records")?)?,
             "--timeout-ms" => once(&mut timeout, &word, arguments.number(&word, "a number of milliseconds")?)?,
-            "--isolation" => {
-                let value = arguments.value(&word)?;
-                check_isolation(&value)?;
-                once(&mut isolation, &word, value)?;
-            }
+            "--isolation" => once(&mut isolation, &word, level(&arguments.value(&word)?)?)?,
             "--json" => json = true,
             other => return Err(unknown(COMMAND, other)),
         }
     }
     let topic = required(topic, COMMAND, "--topic")?;
-    Ok(Options { topic, partition, start, max_count, timeout: timeout.map(Duration::from_millis), json })
+    let (timeout, isolation) = (timeout.map(Duration::from_millis), isolation.unwrap_or_default());
+    Ok(Options { topic, partition, start, max_count, timeout, isolation, json })
 }
 
 fn offset(word: &str) -> Result<Start, Failure> {
@@ -106,11 +104,13 @@ fn set_start(start: &mut Option<Start>, wanted: Start) -> Result<(), Failure> {
     }
 }
 
-fn check_isolation(level: &str) -> Result<(), Failure> {
-    match level {
-        "read_uncommitted" => Ok(()),
-        "read_committed" => Err(Failure::input("--isolation read_committed is not supported yet")),
-        other => Err(Failure::input(format!("--isolation: expected read_uncommitted, got {other:?}"))),
+fn level(word: &str) -> Result<Isolation, Failure> {
+    match word {
+        "read_uncommitted" => Ok(Isolation::ReadUncommitted),
+        "read_committed" => Ok(Isolation::ReadCommitted),
+        other => {
+            Err(Failure::input(format!("--isolation: expected read_uncommitted or read_committed, got {other:?}")))
+        }
     }
 }
 
@@ -121,7 +121,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new(partition: Partition, start: Start) -> Result<Self, Failure> {
+    fn new(partition: Partition, start: Start, isolation: Isolation) -> Result<Self, Failure> {
         let spec = match start {
             Start::Earliest => OffsetSpec::Earliest,
             Start::Latest => OffsetSpec::Latest,
@@ -133,8 +133,20 @@ impl Cursor {
             }
         };
         let found = partition.find_offset(spec)?;
-        let next = found.map_or_else(|| partition.high_watermark(), |found| found.offset);
+        let next = match (found.map(|found| found.offset), isolation) {
+            (Some(offset), _) if start != Start::Latest => offset,
+            (_, Isolation::ReadCommitted) => partition.last_stable_offset(),
+            _ => partition.high_watermark(),
+        };
         Ok(Self { partition, next })
+    }
+
+    /// Waits until the log has grown, at most for `patience`. Where records are there that can't be read, because their
+    /// transaction is open, it is not for long: a transaction may end before this begins to wait.
+    fn wait(&self, patience: Duration) {
+        let end = self.partition.log_end_offset();
+        let patience = if self.next < end { patience.min(TURN) } else { patience };
+        _ = self.partition.wait_for(end.max(self.next), patience);
     }
 }
 
@@ -174,8 +186,8 @@ impl Consumer {
     /// Waits until something may have come, at most for `patience`.
     fn wait(&self, patience: Duration) {
         match self.cursors.as_slice() {
-            [cursor] => _ = cursor.partition.wait_for(cursor.next, patience),
-            [cursor, ..] => _ = cursor.partition.wait_for(cursor.next, patience.min(TURN)),
+            [cursor] => cursor.wait(patience),
+            [cursor, ..] => cursor.wait(patience.min(TURN)),
             [] => std::thread::sleep(patience),
         }
     }
@@ -185,6 +197,7 @@ impl Consumer {
 struct Printer {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
+    isolation: Isolation,
     /// Records that may still be printed.
     left: u64,
 }
@@ -192,7 +205,7 @@ struct Printer {
 impl Printer {
     /// Reads once from a partition and prints what is there; whether there was anything.
     fn poll(&mut self, cursor: &mut Cursor) -> Result<bool, Failure> {
-        let batches = match cursor.partition.read(cursor.next).fetch() {
+        let batches = match cursor.partition.read(cursor.next).isolation(self.isolation).fetch() {
             Err(LogError::OffsetOutOfRange { start, .. }) if start > cursor.next => {
                 let (partition, next) = (cursor.partition.id(), cursor.next);
                 eprintln!("console: {partition}: offsets from {next} to below {start} were deleted meanwhile");
@@ -201,8 +214,15 @@ impl Printer {
             }
             fetched => fetched?,
         };
-        let mut found = false;
-        for batch in &batches {
+        self.print_batches(cursor, &batches)?;
+        // Behind control batches and aborted ones too, which nobody is shown.
+        cursor.next = cursor.next.max(batches.next_offset());
+        Ok(cursor.next > batches.requested())
+    }
+
+    /// Prints what a consumer gets of a read.
+    fn print_batches(&mut self, cursor: &mut Cursor, batches: &Batches) -> Result<(), Failure> {
+        for batch in batches.delivered() {
             let printed = batch.map_err(Failure::from).and_then(|batch| {
                 self.print_batch(cursor, &batch)?;
                 Ok(batch.last_offset().next())
@@ -210,16 +230,12 @@ impl Printer {
             let (partition, next) = (cursor.partition.id(), cursor.next);
             let context = |words| format!("{partition}, batch at or after offset {next}: {words}");
             cursor.next = printed.map_err(|failure| failure.with_context(context))?;
-            found = true;
         }
-        Ok(found)
+        Ok(())
     }
 
-    /// Prints the records of a batch that were asked for. Control records are not for applications.
+    /// Prints the records of a batch that were asked for.
     fn print_batch(&mut self, cursor: &Cursor, batch: &RecordBatch) -> Result<(), Failure> {
-        if batch.header().is_control() {
-            return Ok(());
-        }
         for record in batch.records() {
             let record = record?;
             if record.offset() >= cursor.next && self.left > 0 {

@@ -1,4 +1,4 @@
-//! The command-line tools of Kafka's quick start, on a folder: topics, produce, consume.
+//! The command-line tools of Kafka's quick start, on a folder: topics, produce, consume; and compacting by hand.
 //!
 //! ```text
 //! cargo run --release --example console -- --dir DIR topics create --topic events --partitions 4
@@ -10,6 +10,7 @@
 //! The others open it for writing, and so recover it. Exit code: 0 done, 1 the disk failed, 2 bad input.
 
 mod arguments;
+mod compact;
 mod consume;
 mod failure;
 mod input;
@@ -36,7 +37,9 @@ usage: console --dir DIR [--default k=v]... COMMAND
   topics delete --topic T
   produce --topic T [--partition P] [--key-separator S] [--durable] [--batch N] [--codec C] [--json]
   consume --topic T [--partition P] [--offset earliest|latest|N] [--from-timestamp MS] [--from-beginning]
-          [--max-messages N] [--timeout-ms N] [--isolation read_uncommitted] [--json]
+          [--max-messages N] [--timeout-ms N] [--json]
+          [--isolation read_committed|read_uncommitted]
+  compact --topic T [--partition P]
 --default sets what holds for topics without a config of their own, such as those that Kafka wrote.";
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn dispatch(command: &str, arguments: Arguments, dir: Option<String>, defaults: 
         "topics" => topics::run,
         "produce" => produce::run,
         "consume" => consume::run,
+        "compact" => compact::run,
         other => return Err(Failure::input(format!("unknown command {other:?}\n{USAGE}"))),
     };
     defaults.validate()?;

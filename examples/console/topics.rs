@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use stratalog::config::TopicConfig;
 use stratalog::partition::Partition;
 use stratalog::store::{LogStore, Topic};
+use stratalog::types::{Offset, ProducerId};
 
 use crate::arguments::{Arguments, once, required, unknown};
 use crate::failure::Failure;
@@ -120,6 +121,8 @@ fn to_json(topic: &Topic) -> String {
             .number("log_start_offset", partition.log_start_offset().value())
             .number("high_watermark", partition.high_watermark().value())
             .number("log_end_offset", partition.log_end_offset().value())
+            .number("last_stable_offset", partition.last_stable_offset().value())
+            .raw("open_transactions", &format!("[{}]", open_transactions(&partition).join(",")))
             .finish()
     };
     let partitions: Vec<String> = topic.partitions().into_iter().map(partition).collect();
@@ -133,6 +136,13 @@ fn to_json(topic: &Topic) -> String {
         .finish()
 }
 
+fn open_transactions(partition: &Partition) -> Vec<String> {
+    let object = |(producer, first): (ProducerId, Offset)| {
+        Object::new().number("producer_id", producer.value()).number("first_offset", first.value()).finish()
+    };
+    partition.open_transactions().into_iter().map(object).collect()
+}
+
 fn write_table(out: &mut impl Write, topic: &Topic) -> io::Result<()> {
     let id = topic.id().map_or_else(|| "no id".to_owned(), |id| id.to_string());
     writeln!(out, "{}  ({id})", topic.name())?;
@@ -142,7 +152,11 @@ fn write_table(out: &mut impl Write, topic: &Topic) -> io::Result<()> {
     for partition in topic.partitions() {
         let (start, end) = (partition.log_start_offset().value(), partition.log_end_offset().value());
         let (number, size) = (partition.id().partition.value(), partition.size());
-        writeln!(out, "  partition {number:>4}  offsets {start:>12} to {end:>12}  {size:>14} bytes")?;
+        write!(out, "  partition {number:>4}  offsets {start:>12} to {end:>12}  {size:>14} bytes")?;
+        match partition.open_transactions().len() {
+            0 => writeln!(out)?,
+            count => writeln!(out, "  open transactions {count}, stable up to {}", partition.last_stable_offset())?,
+        }
     }
     Ok(())
 }

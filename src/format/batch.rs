@@ -564,11 +564,13 @@ impl RecordBatch {
         }))
     }
 
-    /// The records of a batch of magic 2 as they are encoded, decompressed.
+    /// The records as they are encoded, decompressed. An uncompressed message of magic 0 or 1 is its own record.
     pub(super) fn stream(&self) -> Result<&[u8], FormatError> {
         Ok(match self.unpacked()? {
             Some(Unpacked::Records(stream)) => stream,
-            _ => self.bytes.get(BATCH_HEADER_SIZE..).unwrap_or_default(),
+            Some(Unpacked::Wrapper(wrapper)) => wrapper.stream(),
+            None if self.header.magic < 2 => &self.bytes,
+            None => self.bytes.get(BATCH_HEADER_SIZE..).unwrap_or_default(),
         })
     }
 
@@ -661,11 +663,12 @@ impl<'a> Iterator for Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// Where the next record begins in [`RecordBatch::stream`]; 0 for a batch of magic 0 or 1, which has none.
+    /// Where the next record begins in [`RecordBatch::stream`].
     pub(super) const fn at(&self) -> usize {
         match &self.0 {
             Source::Batch(records) => records.cursor.at(),
-            _ => 0,
+            Source::Legacy(records) => records.at(),
+            Source::Failed(_) => 0,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Messages of magic 0 and 1, which old segments still hold: read only.
+//! Messages of magic 0 and 1, which old segments still hold: read, and written again when compaction takes some of them out.
 //!
 //! A message stands in an entry; an uncompressed one is a batch of one record.
 //!
@@ -19,11 +19,12 @@
 //! the wrapper. Inner checksums are not looked at: the wrapper's covers them.
 
 use super::batch::{BatchHeader, DECOMPRESSED_SIZE_MAX};
-use super::compression::{Compression, decompress, decompress_magic0_lz4};
+use super::checksum::crc32_ieee;
+use super::compression::{Compression, compress, decompress, decompress_magic0_lz4};
 use super::cursor::Cursor;
 use super::error::FormatError;
 use super::record::RecordRef;
-use crate::types::{Offset, Position};
+use crate::types::{Offset, Position, Timestamp, TimestampType};
 
 /// The least value of the size field of magic 0: crc, magic, attributes and two lengths.
 pub(super) const LENGTH_MIN_V0: i32 = 4 + 1 + 1 + 4 + 4;
@@ -33,6 +34,14 @@ pub(super) const LENGTH_MIN_V1: i32 = LENGTH_MIN_V0 + 8;
 const _: () = assert!(LENGTH_MIN_V0 == 14 && LENGTH_MIN_V1 == 22);
 
 const CODEC_BITS: i8 = 0x07;
+/// The largest value of a size field.
+const MESSAGE_SIZE_MAX: u64 = i32::MAX as u64;
+/// Bytes of a wrapper of magic 1 around its value.
+const WRAPPER_OVERHEAD: usize = 12 + LENGTH_MIN_V1 as usize;
+/// Where an LZ4 frame has the checksum of its header.
+const LZ4_HEADER_CHECKSUM_AT: usize = 6;
+/// What stands there in magic 0, for the one header that is written: computed over the frame's magic bytes too.
+const LZ4_HEADER_CHECKSUM_MAGIC0: u8 = 0x1a;
 
 /// One entry, split into its fields.
 struct Entry<'a> {
@@ -162,6 +171,11 @@ impl Wrapper {
         offsets.ok_or_else(|| invalid("inner message count", self.position, "at least one", 0))
     }
 
+    /// The inner entries, decompressed.
+    pub(super) fn stream(&self) -> &[u8] {
+        &self.stream
+    }
+
     /// The offset of the first inner message.
     pub(super) const fn base_offset(&self) -> Offset {
         self.base_offset
@@ -210,6 +224,90 @@ fn absolute(offset: i64, shift: i64, position: Position) -> Result<Offset, Forma
         .ok_or_else(|| invalid("inner message offset", position, "an offset of 0 or more", offset))
 }
 
+/// A message inside a wrapper that stays when others go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeptMessage<'a> {
+    pub(super) offset: Offset,
+    /// Milliseconds, -1 for none.
+    pub(super) timestamp: i64,
+    /// Its entry as it stands in the decompressed wrapper.
+    pub(super) entry: &'a [u8],
+}
+
+/// The wrapper behind `header` with some of its messages alone: same codec and magic; its offset is the last message's.
+///
+/// # Errors
+/// [`FormatError::Invalid`] for an entry that is none, those of the codec, [`FormatError::TooLarge`].
+pub(super) fn encode_wrapper(header: &BatchHeader, kept: &[KeptMessage<'_>]) -> Result<Vec<u8>, FormatError> {
+    let first = kept.first().map_or(Offset::ZERO, |message| message.offset);
+    let last = kept.last().map_or(first, |message| message.offset);
+    let mut inner = Vec::new();
+    for message in kept {
+        let offset = if header.magic() == 0 { message.offset.value() } else { message.offset.value() - first.value() };
+        let entry = Entry::read(&mut Cursor::new(message.entry)).map_err(FormatError::enclosed)?;
+        // An old cleaner put messages of magic 0 into a wrapper of magic 1: they become what their wrapper says.
+        if entry.has_timestamp == (header.magic() == 1) {
+            inner.extend_from_slice(&offset.to_be_bytes());
+            inner.extend_from_slice(message.entry.get(size_of::<i64>()..).unwrap_or_default());
+        } else {
+            let (magic, timestamp) = (header.magic(), message.timestamp);
+            Message { magic, attributes: 0, timestamp, key: entry.key, value: entry.value }.push(&mut inner, offset)?;
+        }
+    }
+    let mut packed = Vec::new();
+    compress(header.compression(), None, &inner, &mut packed)?;
+    if (header.magic(), header.compression()) == (0, Compression::Lz4)
+        && let Some(checksum) = packed.get_mut(LZ4_HEADER_CHECKSUM_AT)
+    {
+        *checksum = LZ4_HEADER_CHECKSUM_MAGIC0;
+    }
+    let timestamp = match header.timestamp_type() {
+        Some(TimestampType::LogAppend) => Timestamp::to_wire(header.max_timestamp()),
+        _ => kept.iter().map(|message| message.timestamp).max().unwrap_or(-1),
+    };
+    let mut wrapper = Vec::with_capacity(packed.len().saturating_add(WRAPPER_OVERHEAD));
+    let (magic, attributes) = (header.magic(), header.attributes());
+    Message { magic, attributes, timestamp, key: None, value: Some(&packed) }.push(&mut wrapper, last.value())?;
+    Ok(wrapper)
+}
+
+/// A message to be written.
+struct Message<'a> {
+    magic: u8,
+    attributes: u8,
+    /// Left out in magic 0.
+    timestamp: i64,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+}
+
+impl Message<'_> {
+    /// Appends it as the entry of that offset.
+    fn push(&self, out: &mut Vec<u8>, offset: i64) -> Result<(), FormatError> {
+        let mut message = vec![self.magic, self.attributes];
+        if self.magic == 1 {
+            message.extend_from_slice(&self.timestamp.to_be_bytes());
+        }
+        for field in [self.key, self.value] {
+            let size = field.map_or(Ok(-1), |bytes| i32::try_from(bytes.len()).map_err(|_| too_large(bytes.len())))?;
+            message.extend_from_slice(&size.to_be_bytes());
+            message.extend_from_slice(field.unwrap_or_default());
+        }
+        let size = message.len().saturating_add(size_of::<u32>());
+        let length = i32::try_from(size).map_err(|_| too_large(size))?;
+        out.extend_from_slice(&offset.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&crc32_ieee(&message).to_be_bytes());
+        out.extend_from_slice(&message);
+        Ok(())
+    }
+}
+
+#[cold]
+fn too_large(got: usize) -> FormatError {
+    FormatError::TooLarge { what: "message", position: Position::ZERO, limit: MESSAGE_SIZE_MAX, got: got as u64 }
+}
+
 /// The record of a message, or those inside a wrapper.
 #[derive(Debug)]
 pub(super) struct LegacyRecords<'a> {
@@ -224,6 +322,11 @@ impl<'a> LegacyRecords<'a> {
     /// The one record of an uncompressed message.
     pub(super) const fn of_message(bytes: &'a [u8]) -> Self {
         Self { cursor: Cursor::new(bytes), shift: 0, append_timestamp: None, place: None }
+    }
+
+    /// Where the next message begins in the decompressed wrapper, or in the bytes of the message.
+    pub(super) const fn at(&self) -> usize {
+        self.cursor.at()
     }
 
     pub(super) fn next(&mut self) -> Option<Result<RecordRef<'a>, FormatError>> {
@@ -253,9 +356,7 @@ impl<'a> LegacyRecords<'a> {
 mod tests {
     use super::*;
     use crate::format::batch::RecordBatch;
-    use crate::format::checksum::crc32_ieee;
     use crate::format::test_vectors::{A6_V0, A6_V1, hex};
-    use crate::types::{Timestamp, TimestampType};
     use bytes::Bytes;
     use proptest::prelude::*;
 

@@ -48,7 +48,7 @@ pub(crate) use producer_ids::{encode_producer_ids, parse_producer_ids};
 pub use producer_snapshot::{ProducerEntry, ProducerSnapshot};
 pub use properties::MetaProperties;
 pub use record::{HeaderRef, Headers, OwnedRecord, Record, RecordRef};
-pub(crate) use rewrite::{Rewriter, empty_batch};
+pub(crate) use rewrite::{Rewriter, Survivors, empty_batch};
 pub(crate) use topic_list::{PARTITION_COUNT_MAX, TopicEntry, TopicState, encode_topic_list, parse_topic_list};
 pub use transaction_state::{TransactionEntry, TransactionState, encode_transaction_key, parse_transaction_key};
 pub(crate) use verified_points::VerifiedPoints;

@@ -11,34 +11,46 @@
 //! | record count, length, crc | of what was kept |
 //!
 //! A delete horizon, once set, is never moved. Who keeps every record and sets no horizon copies the batch's own bytes instead.
-//! Messages of magic 0 and 1 can be filtered, but not encoded.
+//!
+//! A compressed message of magic 0 or 1 is written anew with the messages inside that stay, and its last offset is theirs. It has
+//! no horizon, and can't be without records.
 
 use super::batch::{BATCH_HEADER_SIZE, BatchHeader, RecordBatch, seal};
 use super::batch_builder::BATCH_SIZE_MAX;
 use super::compression::{Compression, compress};
 use super::cursor::{Cursor, Filler, varint_size, varlong_size};
 use super::error::FormatError;
+use super::legacy::{KeptMessage, encode_wrapper};
 use super::record::RecordRef;
 use crate::types::{Position, Timestamp, TimestampType};
 
 /// Rewrites one batch after the other, in the same memory.
 #[derive(Debug, Default)]
 pub(crate) struct Rewriter {
-    kept: Vec<Kept>,
+    /// Where the records that stay stand among the batch's records: runs of them, in order.
+    runs: Vec<Run>,
+    kept: Kept,
     /// Room for the header, then records.
     records: Vec<u8>,
     /// Room for the header, then the compressed records.
     packed: Vec<u8>,
 }
 
-/// A record that stays.
+/// Bytes of records that stay, one behind the other.
 #[derive(Debug, Clone, Copy)]
-struct Kept {
-    /// Where it stands in the batch's records.
+struct Run {
     start: usize,
     end: usize,
-    /// Its timestamp in milliseconds, -1 for none.
-    timestamp: i64,
+}
+
+/// What is known of the records that stay.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    count: u32,
+    /// The first one's timestamp in milliseconds, -1 for none.
+    first_timestamp: i64,
+    /// The greatest timestamp, -1 for none.
+    max_timestamp: i64,
 }
 
 /// What [`Rewriter::filter`] counted.
@@ -62,7 +74,8 @@ impl Rewriter {
         batch: &RecordBatch,
         mut keep: impl FnMut(&RecordRef<'_>) -> bool,
     ) -> Result<Survivors, FormatError> {
-        self.kept.clear();
+        self.runs.clear();
+        self.kept = Kept { count: 0, first_timestamp: -1, max_timestamp: -1 };
         let mut survivors = Survivors::default();
         let mut records = batch.records();
         loop {
@@ -72,32 +85,44 @@ impl Rewriter {
             if keep(&record) {
                 survivors.kept += 1;
                 survivors.has_tombstone |= record.value().is_none();
-                let timestamp = Timestamp::to_wire(record.timestamp());
-                self.kept.push(Kept { start, end: records.at(), timestamp });
+                self.keep(Timestamp::to_wire(record.timestamp()), Run { start, end: records.at() });
             }
         }
     }
 
-    /// The batch of magic 2 that was filtered last, with the records that stay: at least one. `horizon` is set as its delete
-    /// horizon unless it has one.
+    fn keep(&mut self, timestamp: i64, record: Run) {
+        if self.kept.count == 0 {
+            self.kept.first_timestamp = timestamp;
+        }
+        self.kept.count += 1;
+        self.kept.max_timestamp = self.kept.max_timestamp.max(timestamp);
+        match self.runs.last_mut() {
+            Some(run) if run.end == record.start => run.end = record.end,
+            _ => self.runs.push(record),
+        }
+    }
+
+    /// The batch that was filtered last, with the records that stay: at least one. `horizon` is set as its delete horizon unless
+    /// it has one, or is of magic 0 or 1.
     ///
     /// # Errors
     /// Those of decompressing and compressing; [`FormatError::TooLarge`] when larger deltas made it too large.
     pub(crate) fn encode(&mut self, batch: &RecordBatch, horizon: Option<Timestamp>) -> Result<&[u8], FormatError> {
         let header = batch.header();
+        if header.magic() < 2 {
+            return self.encode_legacy(batch);
+        }
         let horizon = header.delete_horizon().or(horizon);
-        let first = self.kept.first().map_or(-1, |record| record.timestamp);
-        let base_timestamp = horizon.map_or(first, Timestamp::millis);
+        let base_timestamp = horizon.map_or(self.kept.first_timestamp, Timestamp::millis);
         self.records.clear();
         self.records.resize(BATCH_HEADER_SIZE, 0);
         self.copy_records(batch.stream()?, header, base_timestamp)?;
 
         let max_timestamp = match header.timestamp_type() {
             Some(TimestampType::LogAppend) => Timestamp::to_wire(header.max_timestamp()),
-            _ => self.kept.iter().map(|record| record.timestamp).max().unwrap_or(-1),
+            _ => self.kept.max_timestamp,
         };
-        let count = u32::try_from(self.kept.len()).unwrap_or(u32::MAX);
-        let header = header.with_records(count, base_timestamp, max_timestamp, horizon.is_some());
+        let header = header.with_records(self.kept.count, base_timestamp, max_timestamp, horizon.is_some());
         let out = match header.compression() {
             Compression::None => &mut self.records,
             codec => {
@@ -112,15 +137,38 @@ impl Rewriter {
         Ok(out)
     }
 
+    fn encode_legacy(&mut self, batch: &RecordBatch) -> Result<&[u8], FormatError> {
+        let stream = batch.stream()?;
+        let mut runs = self.runs.iter().peekable();
+        let mut kept = Vec::new();
+        let mut records = batch.records();
+        loop {
+            let start = records.at();
+            let Some(record) = records.next().transpose()? else { break };
+            while runs.next_if(|run| run.end <= start).is_some() {}
+            if runs.peek().is_some_and(|run| run.start <= start) {
+                let entry = stream.get(start..records.at()).unwrap_or_default();
+                let timestamp = Timestamp::to_wire(record.timestamp());
+                kept.push(KeptMessage { offset: record.offset(), timestamp, entry });
+            }
+        }
+        self.packed = encode_wrapper(batch.header(), &kept)?;
+        Ok(&self.packed)
+    }
+
     fn copy_records(&mut self, stream: &[u8], header: &BatchHeader, base: i64) -> Result<(), FormatError> {
-        // A batch of append time reads its deltas never; Kafka writes those of the append time all the same.
-        let as_they_are = base == header.base_timestamp() && header.timestamp_type() != Some(TimestampType::LogAppend);
-        for record in &self.kept {
-            let bytes = stream.get(record.start..record.end).unwrap_or_default();
-            if as_they_are {
+        // The deltas of a batch of append time are never read; Kafka writes those of the append time all the same.
+        let append_delta = match header.timestamp_type() {
+            Some(TimestampType::LogAppend) => Some(Timestamp::to_wire(header.max_timestamp()).wrapping_sub(base)),
+            _ => None,
+        };
+        let shift = header.base_timestamp().wrapping_sub(base);
+        for run in &self.runs {
+            let bytes = stream.get(run.start..run.end).unwrap_or_default();
+            if append_delta.is_none() && shift == 0 {
                 self.records.extend_from_slice(bytes);
             } else {
-                push_shifted(&mut self.records, bytes, record.timestamp.wrapping_sub(base))?;
+                push_shifted(&mut self.records, bytes, |delta| append_delta.unwrap_or(delta.wrapping_add(shift)))?;
             }
             check_size(self.records.len())?;
         }
@@ -128,22 +176,26 @@ impl Rewriter {
     }
 }
 
-/// Appends the encoded record `bytes` with another timestamp delta.
-fn push_shifted(out: &mut Vec<u8>, bytes: &[u8], timestamp_delta: i64) -> Result<(), FormatError> {
+/// Appends the encoded records `bytes` with other timestamp deltas.
+fn push_shifted(out: &mut Vec<u8>, bytes: &[u8], delta: impl Fn(i64) -> i64) -> Result<(), FormatError> {
     let mut cursor = Cursor::new(bytes);
-    cursor.read_varint("record length")?;
-    let [attributes] = cursor.read_i8("record attributes")?.to_be_bytes();
-    cursor.read_varlong("timestamp delta")?;
-    let rest = cursor.rest();
-    let size = rest.len().saturating_add(1 + varlong_size(timestamp_delta));
-    let length = i32::try_from(size).map_err(|_| too_large(size))?;
-    let start = out.len();
-    out.resize(start + varint_size(length) + size, 0);
-    let mut room = Filler::new(out.get_mut(start..).unwrap_or_default());
-    room.put_varint(length);
-    room.put_byte(attributes);
-    room.put_varlong(timestamp_delta);
-    room.put_bytes(rest);
+    while cursor.remaining() > 0 {
+        let length = usize::try_from(cursor.read_varint("record length")?).unwrap_or(0);
+        let mut body = cursor.split(length, "record")?;
+        let [attributes] = body.read_i8("record attributes")?.to_be_bytes();
+        let timestamp_delta = delta(body.read_varlong("timestamp delta")?);
+        let rest = body.rest();
+        let size = rest.len().saturating_add(1 + varlong_size(timestamp_delta));
+        let length = i32::try_from(size).map_err(|_| too_large(size))?;
+        let start = out.len();
+        out.resize(start + varint_size(length) + size, 0);
+        let mut room = Filler::new(out.get_mut(start..).unwrap_or_default());
+        room.put_varint(length);
+        room.put_byte(attributes);
+        room.put_varlong(timestamp_delta);
+        room.put_bytes(rest);
+        check_size(out.len())?;
+    }
     Ok(())
 }
 
@@ -168,10 +220,9 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::collections::HashMap;
-    use std::path::Path;
 
     use super::*;
-    use crate::format::batch::{Batches, assign_offsets};
+    use crate::format::batch::{Batches, assign_offsets, set_timestamps};
     use crate::format::test_vectors::{A1, A2, A3, A4, A5, hex};
     use crate::format::{BatchBuilder, BatchOptions, ProducerStamp, Record};
     use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
@@ -272,43 +323,92 @@ mod tests {
         assert_eq!(some, Survivors { records: 3, kept: 2, has_tombstone: false });
     }
 
-    /// The batches of a golden segment; `suffix` tells what the last cleaning read from what it wrote.
-    fn golden(folder: &str, suffix: &str) -> Vec<RecordBatch> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store").join(folder);
-        let mut paths: Vec<_> =
-            std::fs::read_dir(dir).expect("a folder").map(|file| file.expect("a file").path()).collect();
-        paths.retain(|path| path.to_string_lossy().ends_with(suffix));
-        paths.sort();
-        let batches = |path| Batches::new(Bytes::from(std::fs::read(path).expect("a file")));
-        paths.iter().flat_map(batches).map(|batch| batch.expect("sound")).collect()
+    /// A file that Kafka wrote.
+    macro_rules! golden {
+        ($($name:literal),+) => {
+            [$(&include_bytes!(concat!("../../tests/golden/", $name))[..]),+]
+        };
+    }
+
+    fn batches(files: &[&'static [u8]]) -> Vec<RecordBatch> {
+        let all = files.iter().flat_map(|file| Batches::new(Bytes::from_static(file)));
+        all.map(|batch| batch.expect("sound")).collect()
     }
 
     #[test]
     fn what_kafkas_cleaner_made_of_a_batch_is_made_here_byte_for_byte() {
+        // What the last pass read, and what it wrote.
+        let before = batches(&golden![
+            "store/compacted-0/00000000000000000000.log.deleted",
+            "store/compacted-0/00000000000000000217.log.deleted",
+            "store/compacted-0/00000000000000000253.log.deleted",
+            "store/compacted-0/00000000000000000289.log.deleted",
+            "store/compacted-0/00000000000000000333.log.deleted",
+            "store/compacted-transactions-0/00000000000000000390.log.deleted"
+        ]);
+        let after = batches(&golden![
+            "store/compacted-0/00000000000000000000.log",
+            "store/compacted-0/00000000000000000253.log",
+            "store/compacted-0/00000000000000000289.log",
+            "store/compacted-0/00000000000000000333.log",
+            "store/compacted-transactions-0/00000000000000000390.log"
+        ]);
+        let key = |batch: &RecordBatch| (batch.header().producer_id(), batch.last_offset());
+        let before: HashMap<_, _> = before.into_iter().map(|batch| (key(&batch), batch)).collect();
         let mut changed = 0;
-        for folder in ["compacted-0", "compacted-expired-0", "compacted-transactions-0"] {
-            let before: HashMap<_, _> =
-                golden(folder, ".log.deleted").into_iter().map(|batch| (batch.last_offset(), batch)).collect();
-            for after in golden(folder, ".log") {
-                let Some(before) = before.get(&after.last_offset()) else { continue };
-                let kept: Vec<_> = after.records().map(|record| record.expect("sound").offset().value()).collect();
-                let bytes = if kept.is_empty() {
-                    empty_batch(before.header()).to_vec()
-                } else {
-                    rewrite(before, after.header().delete_horizon(), |offset| kept.contains(&offset))
-                };
-                // Encoders of one codec differ in their streams, and in nothing else.
-                let got = parse(bytes);
-                assert_eq!(got.stream(), after.stream(), "{folder}, batch {}", after.last_offset());
-                if got.header().compression() == Compression::None {
-                    assert_eq!(got.bytes(), after.bytes(), "{folder}, batch {}", after.last_offset());
-                } else {
-                    assert_eq!(got.bytes().get(21..61), after.bytes().get(21..61));
-                }
-                changed += usize::from(before.bytes() != after.bytes());
-            }
+        for after in after {
+            let before = &before[&key(&after)];
+            let kept: Vec<_> = after.records().map(|record| record.expect("sound").offset().value()).collect();
+            let bytes = if kept.is_empty() {
+                empty_batch(before.header()).to_vec()
+            } else {
+                rewrite(before, after.header().delete_horizon(), |offset| kept.contains(&offset))
+            };
+            // Encoders of one codec differ in their streams, and in nothing else.
+            let got = parse(bytes);
+            assert_eq!(got.stream(), after.stream(), "batch {}", after.last_offset());
+            let compared =
+                if got.header().compression() == Compression::None { 0..after.bytes().len() } else { 21..61 };
+            assert_eq!(got.bytes().get(compared.clone()), after.bytes().get(compared), "batch {}", after.last_offset());
+            changed += usize::from(before.bytes() != after.bytes());
         }
-        assert!(changed > 20, "{changed} batches were changed");
+        assert!(changed > 10, "{changed} batches were changed");
+    }
+
+    #[test]
+    fn compressed_messages_of_the_old_formats_keep_what_stays_at_its_offset() {
+        let files = golden![
+            "legacy/v0-gzip-0/00000000000000000000.log",
+            "legacy/v0-snappy-0/00000000000000000000.log",
+            "legacy/v0-lz4-0/00000000000000000000.log",
+            "legacy/v1-gzip-0/00000000000000000000.log",
+            "legacy/v1-snappy-0/00000000000000000000.log",
+            "legacy/v1-lz4-0/00000000000000000000.log"
+        ];
+        for (position, file) in files.into_iter().enumerate() {
+            let mut rewritten = 0;
+            for batch in batches(&[file]) {
+                let keep = |offset: i64| offset % 3 != 0;
+                let read = |batch: &RecordBatch| -> Vec<_> {
+                    batch.records().map(|record| record.expect("sound").detach()).collect()
+                };
+                let mut expected = read(&batch);
+                expected.retain(|record| keep(record.offset().value()));
+                let Some(last) = expected.last().filter(|_| batch.header().compression() != Compression::None) else {
+                    continue;
+                };
+                let after = parse(rewrite(&batch, None, keep));
+                assert_eq!(format!("{:?}", read(&after)), format!("{expected:?}"), "file {position}");
+                assert_eq!((after.header().magic(), after.last_offset()), (batch.header().magic(), last.offset()));
+                let max = expected.iter().filter_map(|record| record.timestamp()).max();
+                assert_eq!(after.header().max_timestamp(), max);
+                if (batch.header().magic(), batch.header().compression()) == (0, Compression::Lz4) {
+                    assert_eq!(after.bytes()[26..33], batch.bytes()[26..33], "the frame's odd checksum");
+                }
+                rewritten += 1;
+            }
+            assert!(rewritten > 3, "file {position}: {rewritten}");
+        }
     }
 
     proptest! {
@@ -318,6 +418,7 @@ mod tests {
             mask: u32,
             horizon in prop::option::of(0..i64::MAX),
             codec in 0_u8..5,
+            append: bool,
         ) {
             let compression = Compression::from_id(codec).expect("five codecs");
             let mut builder = BatchBuilder::new(BatchOptions { compression, ..BatchOptions::default() });
@@ -325,10 +426,13 @@ mod tests {
                 let key = index.to_string();
                 builder.push(&Record::keyed(&key, "value").header("h", "x"), time.and_then(at)).expect("small");
             }
-            let bytes = match builder.finish() {
+            let mut bytes = match builder.finish() {
                 Err(FormatError::MissingFeature { .. }) => return Ok(()),
                 bytes => bytes.expect("at least one").to_vec(),
             };
+            if append {
+                set_timestamps(&mut bytes, TimestampType::LogAppend, at(TIME)).expect("a batch");
+            }
             let batch = parse(bytes);
             let keep = |offset: i64| mask & (1 << offset) != 0;
             let expected: Vec<_> =

@@ -1,153 +1,29 @@
 //! Cleaning: a group of segments in, the segments that take their place out, by the rules of Kafka's cleaner (reference 12.4).
 //!
-//! First [`build`] reads what has been written since the last cleaning and maps each key to its newest offset. Then a [`Pass`] goes
-//! over groups of segments from the log's start on and keeps, of the records that the map knows about, the newest of each key.
-//! Every batch's checksum is verified before anything of it is written or left out; building the map goes without, as it drops
-//! nothing. Whatever is read is checked like bytes from anywhere. The sources are not changed.
+//! A [`Pass`] goes over groups of segments from the log's start on and keeps, of the records that a [`Survey`] knows about, the newest of
+//! each key. Every batch's checksum is verified once, by the survey or here. The sources are not changed.
 //!
 //! Choosing what to clean, and putting the outcome in place, is for the caller.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::key_map::KeyMap;
+use super::key_map::{FETCH_COUNT, KeyHash};
+use super::survey::Survey;
 use super::transactions::{Marker, Transactions};
+use super::walk::{Amount, Stopped, Walk, Watch, tell};
 use crate::format::{
-    AbortedTransaction, BatchHeader, FormatError, ProducerEntry, RecordBatch, RecordRef, Rewriter, empty_batch,
+    AbortedTransaction, BatchHeader, FormatError, ProducerEntry, RecordBatch, RecordRef, Records, Rewriter, Survivors,
+    empty_batch,
 };
 use crate::segment::{BatchFacts, CleanedSegment, Segment, SegmentError};
-use crate::types::{Offset, Position, ProducerId, Timestamp};
-
-/// Why cleaning ended early. What it had written is removed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Stopped {
-    /// The disk failed, or a batch is damaged.
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-    /// Whoever watches said so.
-    #[error("cancelled")]
-    Cancelled,
-}
-
-/// Who is told of every few bytes read and written, and may end the work.
-pub(super) type Watch<'a> = dyn FnMut(Amount) -> ControlFlow<()> + 'a;
-
-/// Bytes of batches that went through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Amount {
-    pub read: u64,
-    pub written: u64,
-}
-
-fn tell(watch: &mut Watch<'_>, amount: Amount) -> Result<(), Stopped> {
-    match watch(amount) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Stopped::Cancelled),
-    }
-}
-
-/// The batches of one sealed segment in order, without copying them.
-struct Walk<'a> {
-    segment: &'a Segment,
-    bytes: Bytes,
-    at: usize,
-    /// No batch may begin below: a base offset is not covered by its checksum.
-    next: Offset,
-}
-
-impl<'a> Walk<'a> {
-    fn new(segment: &'a Segment) -> Result<Self, SegmentError> {
-        Ok(Self { segment, bytes: segment.bytes()?, at: 0, next: segment.base_offset() })
-    }
-
-    /// The next batch. Unlike a reader, who stops at an incomplete batch, this is an error in a sealed segment.
-    fn next(
-        &mut self,
-        parse: fn(Bytes) -> Result<RecordBatch, FormatError>,
-    ) -> Result<Option<RecordBatch>, SegmentError> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        if rest.iter().take(BatchHeader::PEEK_SIZE).all(|byte| *byte == 0) {
-            return Ok(None);
-        }
-        let position = Position::new(self.at as u64);
-        let batch = parse(self.bytes.slice(self.at..)).map_err(|error| self.segment.format_error(position, error))?;
-        let header = batch.header();
-        if header.base_offset() < self.next {
-            let (field, expected) = ("base offset", "an offset above those before it");
-            let got = header.base_offset().value();
-            let error = FormatError::Invalid { field, position: Position::ZERO, expected, got };
-            return Err(self.segment.format_error(position, error));
-        }
-        self.next = header.last_offset().next();
-        self.at += header.size() as usize;
-        Ok(Some(batch))
-    }
-
-    /// An error in the records of the batch that came last.
-    fn error(&self, batch: &RecordBatch, error: FormatError) -> SegmentError {
-        let start = self.at.saturating_sub(batch.header().size() as usize);
-        self.segment.format_error(Position::new(start as u64), error)
-    }
-}
-
-/// Maps the keys from `start` up to `end` in `segments`, which reach from the one that holds `start` to the one before `end`.
-/// Returns up to where the map knows the log: the first record whose key did not fit, else `end`. That is above `start` if there
-/// is anything, since one key fits into any map.
-pub(super) fn build(
-    map: &mut KeyMap,
-    segments: &[Arc<Segment>],
-    aborted: &[AbortedTransaction],
-    (start, end): (Offset, Offset),
-    watch: &mut Watch<'_>,
-) -> Result<Offset, Stopped> {
-    let mut transactions = Transactions::new(aborted, start);
-    for segment in segments {
-        let mut walk = Walk::new(segment)?;
-        while let Some(batch) = walk.next(RecordBatch::parse_unverified)? {
-            let header = batch.header();
-            if header.last_offset() < start {
-                continue;
-            }
-            // A batch reaches over the end only where a transaction begins inside of it, which none does.
-            if header.base_offset() >= end {
-                return Ok(end);
-            }
-            tell(watch, Amount { read: header.size().into(), written: 0 })?;
-            if header.is_control() {
-                transactions.marker(&batch).map_err(|error| walk.error(&batch, error))?;
-            } else if !transactions.is_aborted(header)
-                && let Some(full) = put_all(map, &batch, start, end).map_err(|error| walk.error(&batch, error))?
-            {
-                return Ok(full);
-            }
-        }
-    }
-    Ok(end)
-}
-
-/// Puts the keys of a batch into the map; returns the offset of the first one that does not fit.
-fn put_all(map: &mut KeyMap, batch: &RecordBatch, start: Offset, end: Offset) -> Result<Option<Offset>, FormatError> {
-    for record in batch.records() {
-        let record = record?;
-        if let (Some(key), true) = (record.key(), (start..end).contains(&record.offset()))
-            && !map.put(key, record.offset())
-        {
-            return Ok(Some(record.offset()));
-        }
-    }
-    Ok(None)
-}
+use crate::types::{Offset, ProducerId, Timestamp};
 
 /// What a pass knows of the log before it begins.
 #[derive(Debug)]
 pub(super) struct Known<'a> {
-    /// The newest offsets of the keys below `end`.
-    pub map: &'a KeyMap,
-    /// Records from here on stay: the map doesn't know what follows them.
-    pub end: Offset,
+    /// Records from its end on stay.
+    pub survey: &'a Survey,
     /// The batch before this offset stays at least as a header, so that the last offset is known.
     pub first_uncleanable: Offset,
     /// The producers that may write again.
@@ -181,6 +57,10 @@ pub(super) struct Pass<'a> {
     producers: HashMap<ProducerId, ProducerEntry>,
     transactions: Transactions,
     rewriter: Rewriter,
+    /// Memory for the keys that are looked up next.
+    keys: Vec<Option<KeyHash>>,
+    /// How many records the survey had counted when it came here; `None` in a segment that it did not read.
+    counted: Option<u32>,
     counts: Counts,
 }
 
@@ -198,7 +78,8 @@ impl<'a> Pass<'a> {
     pub(super) fn new(known: Known<'a>) -> Self {
         let producers = known.producers.iter().map(|entry| (entry.producer_id, *entry)).collect();
         let transactions = Transactions::new(known.aborted, known.start);
-        Self { known, producers, transactions, rewriter: Rewriter::default(), counts: Counts::default() }
+        let (rewriter, keys) = (Rewriter::default(), Vec::with_capacity(FETCH_COUNT));
+        Self { known, producers, transactions, rewriter, keys, counted: None, counts: Counts::default() }
     }
 
     /// What was done so far.
@@ -241,8 +122,12 @@ impl<'a> Pass<'a> {
                 (Some(modified), Some(horizon)) => modified > horizon,
                 _ => true,
             };
+            self.counted = self.known.survey.counted_before(segment);
             let mut walk = Walk::new(segment)?;
-            while let Some(batch) = walk.next(RecordBatch::parse)? {
+            loop {
+                let is_verified = self.counted.is_some() && self.known.survey.has_verified(walk.next_offset());
+                let parse = if is_verified { RecordBatch::parse_unverified } else { RecordBatch::parse };
+                let Some(batch) = walk.next(parse)? else { break };
                 let written = self.clean_batch(&batch, keeps_legacy, &walk, output)?;
                 let read = batch.header().size().into();
                 self.counts.bytes_read += read;
@@ -284,7 +169,7 @@ impl<'a> Pass<'a> {
         Ok(bytes.len() as u64)
     }
 
-    /// What becomes of a batch, and of its transaction's entry in the `.txnindex`.
+    /// What becomes of a batch, and the entry of its transaction in the `.txnindex` if that is still needed.
     fn decide(
         &mut self,
         batch: &RecordBatch,
@@ -301,36 +186,72 @@ impl<'a> Pass<'a> {
         } else {
             self.transactions.is_aborted(&header)
         };
-        let fate = self.fate(batch, &header, discards, is_spent, keeps_legacy)?;
+        let survivors = self.survivors(batch, &header, discards, keeps_legacy)?;
+        self.counts.records_read += u64::from(survivors.records);
+        self.counts.records_written += u64::from(survivors.kept);
+        let fate = if survivors.kept == 0 {
+            self.fate_without_records(&header)
+        } else {
+            self.fate_with_records(batch, survivors, is_spent)?
+        };
         Ok((fate, aborted))
     }
 
-    fn fate(
+    /// Which records of a batch stay: they are in the rewriter then.
+    fn survivors(
         &mut self,
         batch: &RecordBatch,
         header: &BatchHeader,
         discards: bool,
-        is_spent: bool,
         keeps_legacy: bool,
-    ) -> Result<Fate<'_>, FormatError> {
+    ) -> Result<Survivors, FormatError> {
         let judge = Judge { known: &self.known, header, discards, keeps_legacy };
         let unkeyed = &mut self.counts.unkeyed;
-        let survivors = self.rewriter.filter(batch, |record| judge.keeps(record, unkeyed))?;
-        self.counts.records_read += u64::from(survivors.records);
-        self.counts.records_written += u64::from(survivors.kept);
-        let is_old = header.magic() < 2;
-        if survivors.kept == 0 {
-            return Ok(match (self.must_stay_known(header), is_old) {
-                (false, _) => Fate::Goes,
-                (true, false) => Fate::IsEmptied,
-                // The old formats know no empty batch.
-                (true, true) => Fate::Stays,
-            });
+        if discards || header.is_control() {
+            return self.rewriter.filter(batch, |record| judge.keeps(record, |_| false, unkeyed));
         }
-        let gets_horizon = !is_old
-            && header.delete_horizon().is_none()
-            && (survivors.has_tombstone || (header.is_control() && is_spent));
-        if is_old || (survivors.kept == survivors.records && !gets_horizon) {
+        let survey = self.known.survey;
+        let Some(first) = self.counted.filter(|_| survey.counts(header)) else {
+            let mut older = Older::of(survey, batch, &mut self.keys);
+            return self.rewriter.filter(batch, |record| {
+                let is_superseded = older.next();
+                judge.keeps(record, |_| is_superseded, unkeyed)
+            });
+        };
+        let count = header.record_count();
+        if header.magic() == 2 && count > 0 && survey.are_all_superseded(first, count) {
+            self.counted = Some(first.saturating_add(count));
+            return Ok(Survivors { records: count, ..Survivors::default() });
+        }
+        let mut place = first;
+        let survivors = self.rewriter.filter(batch, |record| {
+            let here = place;
+            place = place.saturating_add(1);
+            judge.keeps(record, |key| survey.is_superseded(here, record.offset(), key), unkeyed)
+        })?;
+        self.counted = Some(place);
+        Ok(survivors)
+    }
+
+    fn fate_without_records(&self, header: &BatchHeader) -> Fate<'static> {
+        match (self.must_stay_known(header), header.magic()) {
+            (false, _) => Fate::Goes,
+            (true, 2) => Fate::IsEmptied,
+            // The old formats know no empty batch.
+            (true, _) => Fate::Stays,
+        }
+    }
+
+    fn fate_with_records(
+        &mut self,
+        batch: &RecordBatch,
+        survivors: Survivors,
+        is_spent: bool,
+    ) -> Result<Fate<'_>, FormatError> {
+        let header = batch.header();
+        let is_undated = header.magic() == 2 && header.delete_horizon().is_none();
+        let gets_horizon = is_undated && (survivors.has_tombstone || is_spent);
+        if survivors.kept == survivors.records && !gets_horizon {
             return Ok(Fate::Stays);
         }
         let horizon = gets_horizon.then(|| self.known.now.saturating_add(self.known.delete_retention_ms));
@@ -358,19 +279,19 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn keeps(&self, record: &RecordRef<'_>, unkeyed: &mut u64) -> bool {
+    /// `is_superseded` tells of the record's key whether a newer record has it.
+    fn keeps(&self, record: &RecordRef<'_>, is_superseded: impl FnOnce(&[u8]) -> bool, unkeyed: &mut u64) -> bool {
         if self.discards {
             return false;
         }
-        if self.header.is_control() || record.offset() >= self.known.end {
+        if self.header.is_control() || record.offset() >= self.known.survey.end() {
             return true;
         }
         let Some(key) = record.key() else {
             *unkeyed += 1;
             return false;
         };
-        let is_newest = self.known.map.get(key).is_none_or(|newest| record.offset() >= newest);
-        is_newest && (record.value().is_some() || self.keeps_tombstones())
+        !is_superseded(key) && (record.value().is_some() || self.keeps_tombstones())
     }
 
     fn keeps_tombstones(&self) -> bool {
@@ -378,6 +299,43 @@ impl Judge<'_> {
             return self.keeps_legacy;
         }
         self.header.delete_horizon().is_none_or(|horizon| self.known.now < horizon)
+    }
+}
+
+/// Whether the records of a batch that is older than the survey have newer ones in it, looked up some ahead.
+struct Older<'a> {
+    survey: &'a Survey,
+    ahead: Records<'a>,
+    keys: &'a mut Vec<Option<KeyHash>>,
+    /// The next one of `keys`.
+    at: usize,
+}
+
+impl<'a> Older<'a> {
+    fn of(survey: &'a Survey, batch: &'a RecordBatch, keys: &'a mut Vec<Option<KeyHash>>) -> Self {
+        keys.clear();
+        Self { survey, ahead: batch.records(), keys, at: 0 }
+    }
+
+    /// Whether the next record has given way.
+    fn next(&mut self) -> bool {
+        if self.at == self.keys.len() {
+            self.look_ahead();
+        }
+        let key = self.keys.get(self.at).copied().flatten();
+        self.at += 1;
+        key.is_some_and(|key| self.survey.map().contains(key))
+    }
+
+    fn look_ahead(&mut self) {
+        self.at = 0;
+        self.keys.clear();
+        // Whoever reads the records one by one meets the same error.
+        for record in self.ahead.by_ref().take(FETCH_COUNT).map_while(Result::ok) {
+            let key = record.key().filter(|_| record.offset() < self.survey.end());
+            self.keys.push(key.map(|key| self.survey.map().hash(key)));
+        }
+        self.survey.map().fetch(self.keys.iter().flatten().copied());
     }
 }
 

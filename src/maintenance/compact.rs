@@ -10,10 +10,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cleaner::{Amount, Counts, Known, Pass, Stopped, build};
+use super::cleaner::{Counts, Known, Pass};
 use super::compaction::{Extent, GroupMember, LogFacts, SegmentSpan, groups};
-use super::key_map::{KeyMap, KeyMapLimits};
+use super::key_map::KeyMapLimits;
+use super::survey::Survey;
 use super::throttle::Throttle;
+use super::walk::{Amount, Stopped};
 use crate::config::TopicSettings;
 use crate::partition::{LogError, Partition};
 use crate::segment::{Segment, SegmentError};
@@ -61,7 +63,7 @@ impl<'a> CompactionOptions<'a> {
         Self::default()
     }
 
-    /// At most this many bytes of memory for the map of keys, 24 a key; one key always fits. What doesn't fit is compacted by
+    /// At most this many bytes of memory for the map of keys, 20 a key; one key always fits. What doesn't fit is compacted by
     /// the next run.
     #[must_use]
     pub const fn memory(mut self, bytes: u64) -> Self {
@@ -115,6 +117,8 @@ pub struct CompactionReport {
     pub keys: u64,
     /// Bytes of memory that the map took.
     pub key_memory: u64,
+    /// Keys that the map had room for.
+    pub key_room: u64,
     /// Segments that were compacted, before.
     pub segments_before: usize,
     /// Segments that they were replaced by.
@@ -159,7 +163,8 @@ impl Partition {
     /// in a compaction after it. Waits while another compaction of the partition goes on.
     ///
     /// # Durability
-    /// What is replaced was synced before, so that a power loss leaves the old records or the new segments.
+    /// The log is flushed first and what takes the place of old segments is synced, so that a power loss leaves the old records
+    /// or the newer ones that they gave way to.
     ///
     /// # Errors
     /// [`LogError::NotCompacted`] for a topic whose `cleanup.policy` has no `compact`: its records may lack keys.
@@ -257,6 +262,7 @@ impl Run<'_> {
             unkeyed_records: 0,
             keys: 0,
             key_memory: 0,
+            key_room: 0,
             segments_before: 0,
             segments_after: 0,
             end_offset: self.extent.first_dirty,
@@ -301,17 +307,18 @@ impl Run<'_> {
             return Err(Early::Cancelled);
         }
 
+        // What is left out rests on newer records and on markers beyond the range: a power loss must not take those.
+        self.partition.flush()?;
         let aborted = self.partition.aborted_transactions().map_err(|error| self.early(error))?;
-        let mut map = KeyMap::new(self.options.limits, first_uncleanable.since(first_dirty));
-        let range = (first_dirty, first_uncleanable);
-        let end = build(&mut map, dirty, &aborted, range, &mut watch).map_err(|stopped| self.stopped(stopped))?;
-        (report.keys, report.key_memory) = (map.len() as u64, map.size());
-
+        let range = first_dirty..first_uncleanable;
+        let survey = Survey::of(self.options.limits, dirty, &aborted, range, &mut watch);
+        let survey = survey.map_err(|stopped| self.stopped(stopped))?;
+        let (map, end) = (survey.map(), survey.end());
+        (report.keys, report.key_memory, report.key_room) = (map.len() as u64, map.size(), map.capacity() as u64);
         let producers = self.partition.producers();
         let newest_clean = sealed.iter().take_while(|segment| segment.base_offset() < first_dirty).last();
         let mut pass = Pass::new(Known {
-            map: &map,
-            end,
+            survey: &survey,
             first_uncleanable,
             producers: &producers,
             aborted: &aborted,

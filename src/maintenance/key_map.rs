@@ -1,7 +1,12 @@
-//! The newest offset of each key, within a fixed budget of memory: what compaction knows of the records that it has yet to clean.
+//! Where the newest record of each key stands, within a fixed budget of memory: what compaction learns of the records that it has
+//! yet to clean.
 //!
 //! Keys are not kept but their 128-bit SipHash, under a secret that is drawn for each map: whoever chooses keys can't make two of
-//! them collide, or crowd one place of the table. A table of 24-byte entries is filled up to its load factor and never grows.
+//! them collide, or crowd one place of the table.
+//!
+//! A table of 20-byte entries is filled up to its load factor. Where the budget has room for the old table beside the new one, it begins
+//! small and doubles: many records of few keys then need little memory, and most of it stays in the processor's cache. Otherwise it
+//! has its final size from the start.
 //!
 //! The table is open-addressed by Robin Hood's rule: going on from the slot that a hash asks for, no entry is nearer to its own
 //! slot than the ones behind it could be to theirs. So a search for a key that is not there ends as soon as one that is.
@@ -10,23 +15,44 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use siphasher::sip128::{Hash128, SipHasher13};
 
-use crate::types::Offset;
-
 /// Bytes of memory that one key takes.
-pub(super) const ENTRY_SIZE: u64 = 24;
+pub(super) const ENTRY_SIZE: u64 = 20;
+
+/// The most records that can have a place.
+pub(super) const PLACES_MAX: u32 = u32::MAX - 1;
 
 /// One slot; zeroed memory is a free one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    /// The key's hash.
-    hash: [u64; 2],
-    /// The offset plus one; 0 for a free slot.
-    offset: u64,
+    hash: KeyHash,
+    /// The record's place plus one; 0 for a free slot.
+    place: u32,
 }
 
-const FREE: Entry = Entry { hash: [0; 2], offset: 0 };
+const FREE: Entry = Entry { hash: KeyHash([0; 4]), place: 0 };
 
 const _: () = assert!(size_of::<Entry>() as u64 == ENTRY_SIZE);
+
+/// What stands for a key; see [`KeyMap::hash`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyHash([u32; 4]);
+
+/// What [`KeyMap::put`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    /// The key is new.
+    Added,
+    /// The key was there; this is where its record before stands.
+    Replaced(u32),
+    /// The map is full and the key isn't in it: nothing changed.
+    Full,
+}
+
+/// A table that may grow begins with half as many slots to twice as many.
+const SLOTS_MIN: usize = 2048;
+
+/// How many keys are best hashed before they are put or got; see [`KeyMap::fetch`].
+pub(super) const FETCH_COUNT: usize = 64;
 
 /// How large a [`KeyMap`] may get.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,7 +69,11 @@ pub(super) struct KeyMap {
     hasher: SipHasher13,
     table: Box<[Entry]>,
     len: usize,
+    /// Keys that fit before the table has to grow.
     capacity: usize,
+    load_factor: f64,
+    /// How often the table may still double.
+    doublings: u32,
 }
 
 impl KeyMap {
@@ -60,14 +90,43 @@ impl KeyMap {
         // Two slots hold one key at any load factor, and leave one free.
         let slots = (limits.budget / ENTRY_SIZE).min(needed.saturating_add(1)).max(2);
         let slots = usize::try_from(slots).unwrap_or(usize::MAX / size_of::<Entry>());
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "between 0 and the number of slots"
-        )]
-        let capacity = ((slots as f64 * load_factor) as usize).clamp(1, slots - 1);
-        Self { hasher: random_hasher(), table: vec![FREE; slots].into_boxed_slice(), len: 0, capacity }
+        let doublings = (slots / SLOTS_MIN).checked_ilog2().unwrap_or(0);
+        // Rounded up, so that the last doubling reaches what is needed.
+        let small = slots.div_ceil(1 << doublings);
+        let peak = ((small as u64) << doublings).saturating_mul(ENTRY_SIZE).saturating_mul(3) / 2;
+        let (slots, doublings) = if peak <= limits.budget { (small, doublings) } else { (slots, 0) };
+        let hasher = random_hasher();
+        let mut map = Self { hasher, table: Box::default(), len: 0, capacity: 0, load_factor, doublings };
+        map.table = vec![FREE; slots].into_boxed_slice();
+        map.set_capacity();
+        map
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "between 0 and the number of slots"
+    )]
+    fn set_capacity(&mut self) {
+        let slots = self.table.len();
+        self.capacity = ((slots as f64 * self.load_factor) as usize).clamp(1, slots - 1);
+    }
+
+    /// Doubles the table; returns false where it has its final size.
+    fn grow(&mut self) -> bool {
+        let Some(doublings) = self.doublings.checked_sub(1) else { return false };
+        self.doublings = doublings;
+        let larger = vec![FREE; self.table.len().saturating_mul(2)].into_boxed_slice();
+        let entries = std::mem::replace(&mut self.table, larger);
+        self.set_capacity();
+        // In the order of the slots they go to, so that memory is written front to back.
+        for entry in entries.into_iter().filter(|entry| *entry != FREE) {
+            if let Err((slot, distance)) = self.find(entry.hash) {
+                self.place(entry, slot, distance);
+            }
+        }
+        true
     }
 
     /// The number of keys.
@@ -76,7 +135,6 @@ impl KeyMap {
     }
 
     /// The number of keys that it can hold.
-    #[cfg(test)]
     pub(super) const fn capacity(&self) -> usize {
         self.capacity
     }
@@ -86,26 +144,50 @@ impl KeyMap {
         self.table.len() as u64 * ENTRY_SIZE
     }
 
-    /// Sets the offset of `key`. `false` when the map is full and the key isn't in it: then nothing changed.
-    pub(super) fn put(&mut self, key: &[u8], offset: Offset) -> bool {
-        let mut entry = Entry { hash: self.hash(key), offset: offset.value().cast_unsigned() + 1 };
-        let (mut slot, mut distance) = match self.find(entry.hash) {
+    /// The hash of `key` under this map's secret.
+    #[expect(clippy::cast_possible_truncation, reason = "cut in halves")]
+    pub(super) fn hash(&self, key: &[u8]) -> KeyHash {
+        let Hash128 { h1, h2 } = self.hasher.hash(key);
+        KeyHash([(h1 >> 32) as u32, h1 as u32, (h2 >> 32) as u32, h2 as u32])
+    }
+
+    /// Brings the slots of some keys into the processor's cache. A map is much larger than that, and one search after the other
+    /// would wait for memory each time; these reads don't depend on each other, so they wait together.
+    pub(super) fn fetch(&self, keys: impl Iterator<Item = KeyHash>) {
+        let sum = keys.fold(0, |sum, key| {
+            let Entry { hash: KeyHash([first, ..]), place } = self.at(self.home(key));
+            sum ^ place ^ first
+        });
+        // Otherwise nobody needs the sum, and the reads would be left out.
+        std::hint::black_box(sum);
+    }
+
+    /// Sets where the newest record of a key stands: a place of at most [`PLACES_MAX`].
+    pub(super) fn put(&mut self, key: KeyHash, place: u32) -> Put {
+        let entry = Entry { hash: key, place: place.saturating_add(1) };
+        let (slot, distance) = match self.find(key) {
             Ok(slot) => {
+                let before = self.at(slot).place;
                 self.set(slot, entry);
-                return true;
+                return Put::Replaced(before.saturating_sub(1));
             }
             Err(place) => place,
         };
-        if self.len >= self.capacity {
-            return false;
+        if self.len < self.capacity {
+            self.len += 1;
+            self.place(entry, slot, distance);
+            return Put::Added;
         }
-        self.len += 1;
-        // Whoever stands nearer to its own slot than the newcomer gives way and looks on. A free slot ends it: there is one.
+        if self.grow() { self.put(key, place) } else { Put::Full }
+    }
+
+    /// Puts an entry that isn't there at a slot, so far from its own. Whoever stands nearer to its own slot than the newcomer gives
+    /// way and looks on. A free slot ends it: there is one.
+    fn place(&mut self, mut entry: Entry, mut slot: usize, mut distance: usize) {
         loop {
             let resident = self.at(slot);
             if resident == FREE {
-                self.set(slot, entry);
-                return true;
+                return self.set(slot, entry);
             }
             let residents = self.distance(resident.hash, slot);
             if residents < distance {
@@ -116,19 +198,13 @@ impl KeyMap {
         }
     }
 
-    /// The offset of `key`.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Offset> {
-        let slot = self.find(self.hash(key)).ok()?;
-        self.at(slot).offset.checked_sub(1).and_then(|offset| Offset::new(offset.cast_signed()))
-    }
-
-    fn hash(&self, key: &[u8]) -> [u64; 2] {
-        let Hash128 { h1, h2 } = self.hasher.hash(key);
-        [h1, h2]
+    /// Whether a record of the key has been put.
+    pub(super) fn contains(&self, key: KeyHash) -> bool {
+        self.find(key).is_ok()
     }
 
     /// The slot of an entry; for one that isn't there, the first slot that it could take and that slot's distance from its own.
-    fn find(&self, hash: [u64; 2]) -> Result<usize, (usize, usize)> {
+    fn find(&self, hash: KeyHash) -> Result<usize, (usize, usize)> {
         let (mut slot, mut distance) = (self.home(hash), 0);
         loop {
             let resident = self.at(slot);
@@ -147,11 +223,12 @@ impl KeyMap {
 
     /// The slot that a hash asks for: its first half as a share of the table.
     #[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
-    fn home(&self, [high, _]: [u64; 2]) -> usize {
+    fn home(&self, KeyHash([first, second, ..]): KeyHash) -> usize {
+        let high = u64::from(first) << 32 | u64::from(second);
         ((u128::from(high) * self.table.len() as u128) >> 64) as usize
     }
 
-    fn distance(&self, hash: [u64; 2], slot: usize) -> usize {
+    fn distance(&self, hash: KeyHash, slot: usize) -> usize {
         let home = self.home(hash);
         if slot >= home { slot - home } else { slot + self.table.len() - home }
     }
@@ -189,16 +266,21 @@ mod tests {
         KeyMap::new(KeyMapLimits { budget: slots * ENTRY_SIZE, load_factor }, u64::MAX)
     }
 
-    fn at(offset: i64) -> Offset {
-        Offset::new(offset).expect("a legal offset")
+    fn put(map: &mut KeyMap, key: &[u8], place: u32) -> Put {
+        map.put(map.hash(key), place)
+    }
+
+    fn contains(map: &KeyMap, key: &[u8]) -> bool {
+        map.fetch([map.hash(key)].into_iter());
+        map.contains(map.hash(key))
     }
 
     #[test]
-    fn of_a_key_put_twice_the_newest_offset_stays() {
+    fn of_a_key_put_twice_the_place_before_comes_out() {
         let mut map = map(100, 0.9);
-        assert!(map.put(b"k", at(3)) && map.put(b"k", at(7)));
-        assert_eq!((map.get(b"k"), map.len()), (Some(at(7)), 1));
-        assert_eq!(map.get(b"other"), None);
+        assert_eq!((put(&mut map, b"k", 3), put(&mut map, b"k", 7)), (Put::Added, Put::Replaced(3)));
+        assert_eq!((put(&mut map, b"k", 9), map.len()), (Put::Replaced(7), 1));
+        assert!(contains(&map, b"k") && !contains(&map, b"other"));
     }
 
     #[test]
@@ -206,21 +288,20 @@ mod tests {
         let mut map = map(10, 0.9);
         assert_eq!(map.capacity(), 9);
         for key in 0..9_u8 {
-            assert!(map.put(&[key], at(key.into())));
+            assert_eq!(put(&mut map, &[key], key.into()), Put::Added);
         }
-        assert!(!map.put(&[9], at(9)), "the tenth key");
-        assert!(map.put(&[4], at(40)), "a key that is there");
-        assert_eq!((map.get(&[9]), map.get(&[4]), map.len()), (None, Some(at(40)), 9));
+        assert_eq!(put(&mut map, &[9], 9), Put::Full, "the tenth key");
+        assert_eq!(put(&mut map, &[4], 40), Put::Replaced(4), "a key that is there");
+        assert!(!contains(&map, &[9]) && map.len() == 9);
     }
 
     #[test]
-    fn offset_zero_and_the_empty_key_are_like_any_other() {
+    fn the_first_and_the_last_place_and_the_empty_key_are_like_any_other() {
         let mut map = map(2, 0.95);
         assert_eq!(map.capacity(), 1);
-        assert!(map.put(b"", Offset::ZERO));
-        assert_eq!(map.get(b""), Some(Offset::ZERO));
-        assert!(map.put(b"", Offset::MAX));
-        assert_eq!(map.get(b""), Some(Offset::MAX));
+        assert_eq!(put(&mut map, b"", 0), Put::Added);
+        assert_eq!(put(&mut map, b"", PLACES_MAX), Put::Replaced(0));
+        assert_eq!(put(&mut map, b"", 1), Put::Replaced(PLACES_MAX));
     }
 
     #[test]
@@ -230,8 +311,32 @@ mod tests {
         assert!(small.capacity() >= 100 && small.size() < 3000, "{} bytes", small.size());
         let large = KeyMap::new(limits, u64::MAX);
         assert!(large.size() <= limits.budget);
-        assert_eq!(large.capacity(), 5_033_164);
+        assert_eq!(large.capacity(), 6_039_797);
         assert_eq!(KeyMap::new(KeyMapLimits { budget: 0, load_factor: 0.9 }, 0).capacity(), 1);
+    }
+
+    #[test]
+    fn a_full_map_takes_less_than_24_bytes_a_key() {
+        let large = KeyMap::new(KeyMapLimits { budget: 134_217_728, load_factor: 0.9 }, u64::MAX);
+        assert!(large.size() < 24 * large.capacity() as u64);
+    }
+
+    #[test]
+    fn a_table_grows_while_the_budget_holds_the_old_one_beside_the_new_one() {
+        let budget = 31_000_000;
+        let mut map = KeyMap::new(KeyMapLimits { budget, load_factor: 0.9 }, 900_000);
+        assert!(map.size() < 100_000, "{} bytes before the first key", map.size());
+        let mut before = map.size();
+        for key in 0..900_000_u32 {
+            assert_eq!(put(&mut map, &key.to_be_bytes(), key), Put::Added);
+            assert!(map.size() == before || map.size() + before <= budget, "{before} to {}", map.size());
+            before = map.size();
+        }
+        for key in 0..900_000_u32 {
+            assert_eq!(put(&mut map, &key.to_be_bytes(), 0), Put::Replaced(key));
+        }
+        let fixed = KeyMap::new(KeyMapLimits { budget: 20_000_000, load_factor: 0.9 }, 900_000);
+        assert!(fixed.size() <= 20_000_000 && fixed.capacity() > 899_000);
     }
 
     #[test]
@@ -244,17 +349,21 @@ mod tests {
         fn it_is_a_map(slots in 2_u64..64, keys in prop::collection::vec(0_u8..80, 0..400)) {
             let mut map = map(slots, 0.9);
             let mut model = HashMap::new();
-            for (offset, key) in keys.into_iter().enumerate() {
-                let offset = at(i64::try_from(offset).expect("small"));
-                let fits = model.contains_key(&key) || model.len() < map.capacity();
-                prop_assert_eq!(map.put(&[key], offset), fits);
-                if fits {
-                    model.insert(key, offset);
+            for (place, key) in keys.into_iter().enumerate() {
+                let place = u32::try_from(place).expect("small");
+                let expected = match model.get(&key) {
+                    Some(before) => Put::Replaced(*before),
+                    None if model.len() < map.capacity() => Put::Added,
+                    None => Put::Full,
+                };
+                prop_assert_eq!(put(&mut map, &[key], place), expected);
+                if expected != Put::Full {
+                    model.insert(key, place);
                 }
                 prop_assert_eq!(map.len(), model.len());
             }
             for key in 0_u8..80 {
-                prop_assert_eq!(map.get(&[key]), model.get(&key).copied());
+                prop_assert_eq!(contains(&map, &[key]), model.contains_key(&key));
             }
         }
     }

@@ -9,8 +9,10 @@ mod compact;
 mod compaction;
 mod key_map;
 mod retention;
+mod survey;
 mod throttle;
 mod transactions;
+mod walk;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -101,6 +101,10 @@ impl Read<'_> {
 
     fn find_bytes(&self, view: &View, end: Offset) -> Result<(Bytes, Aborted), LogError> {
         let inner = &self.partition.inner;
+        // The log start may lie inside of a batch of an open transaction: the end is there too, and the batch begins before it.
+        if self.offset >= end {
+            return Ok((Bytes::new(), Aborted::default()));
+        }
         let mut segments = view.list.from(self.offset).peekable();
         while let Some(segment) = segments.next() {
             let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? else {

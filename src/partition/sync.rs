@@ -49,7 +49,8 @@ impl Inner {
     pub(super) fn make_durable(&self, end: Offset) -> Result<(), LogError> {
         loop {
             let mut running = self.commits.running.lock();
-            if load(&self.recovery_point) >= end {
+            // A segment may have been sealed behind the last sync: its indexes are not durable yet.
+            if load(&self.recovery_point) >= end && self.commits.sealed.lock().is_empty() {
                 return Ok(());
             }
             self.check_online()?;

@@ -533,9 +533,10 @@ impl Segment {
         Ok(())
     }
 
-    /// Makes the batches durable, not the indexes.
+    /// Makes the batches durable, and what else readers of committed records can't do without; not the other indexes.
     pub(crate) fn sync_log(&self) -> Result<(), SegmentError> {
-        self.log.sync()
+        self.log.sync()?;
+        self.txn_index.sync()
     }
 
     /// Makes batches and indexes durable.

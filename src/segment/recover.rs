@@ -143,7 +143,8 @@ impl Segment {
         let vfs = Arc::clone(&self.vfs);
         let segment = Self::over(vfs, &self.dir, self.base_offset, size.value(), self.options);
         let recovered = segment.recover(Scan::Whole, &mut |_| {})?;
-        segment.truncate_aborted(recovered.next_offset)?;
+        // The file still holds as many entries as the whole segment may have.
+        segment.txn_index.truncate(recovered.next_offset, self.size())?;
         segment.growth.lock().unindexed_size = 0;
         Ok(segment)
     }
@@ -236,9 +237,9 @@ impl Window<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SegmentOptions;
     use super::*;
     use crate::format::{AbortedTransaction, BatchBuilder, BatchOptions, Compression, Record, assign_offsets};
+    use crate::segment::SegmentOptions;
     use crate::types::{LeaderEpoch, ProducerId, TimestampType};
     use crate::vfs::{MemoryVfs, Vfs};
 

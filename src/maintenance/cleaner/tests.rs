@@ -1,6 +1,11 @@
 //! Cleaning against what Kafka's cleaner did: the golden folders still hold the segments that its last pass read.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use bytes::Bytes;
 
 use super::*;
 use crate::config::{TopicConfig, TopicSettings};
@@ -9,7 +14,7 @@ use crate::format::{Batches, ProducerSnapshot};
 use crate::maintenance::compaction::{GroupMember, groups};
 use crate::maintenance::key_map::KeyMapLimits;
 use crate::segment::SegmentOptions;
-use crate::vfs::{MemoryVfs, OpenMode, Vfs, read_whole};
+use crate::vfs::{DiskVfs, MemoryVfs, OpenMode, Vfs, read_whole};
 
 const DIR: &str = "/t-0";
 const DAY_MS: u64 = 86_400_000;
@@ -24,6 +29,10 @@ fn options(index_interval_bytes: u64) -> SegmentOptions {
 
 fn batches(bytes: Vec<u8>) -> Vec<RecordBatch> {
     Batches::new(Bytes::from(bytes)).map(|batch| batch.expect("sound")).collect()
+}
+
+fn disk_file(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    read_whole(&DiskVfs::new(), &folder.join(name)).expect("readable")
 }
 
 /// Only what the last pass read: what an earlier segment reaches into had been merged with it by a pass before.
@@ -56,10 +65,8 @@ impl Golden {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store").join(folder);
         let vfs = MemoryVfs::new();
         vfs.create_dir_all(Path::new(DIR)).expect("a folder");
-        let mut names: Vec<_> = std::fs::read_dir(&folder)
-            .expect("a folder")
-            .map(|file| file.expect("a file").file_name().into_string().expect("a plain name"))
-            .collect();
+        let mut names: Vec<_> =
+            DiskVfs::new().read_dir(&folder).expect("a folder").into_iter().map(|entry| entry.name).collect();
         names.sort();
         let bases = |suffix: &str| -> Vec<Offset> {
             names
@@ -69,9 +76,10 @@ impl Golden {
                 .collect()
         };
         let active_base = *bases(".log").last().expect("an active segment");
-        let size = |name: &str| std::fs::metadata(folder.join(name)).expect("a file").len();
+        let read = |name: &str| disk_file(&folder, name).expect("a file");
+        let size = |name: &str| read(name).len() as u64;
         let copy = |from: &str, to: &str| {
-            let bytes = std::fs::read(folder.join(from)).expect("a file");
+            let bytes = read(from);
             let file = vfs.open(&Path::new(DIR).join(to), OpenMode::Truncate).expect("a new file");
             file.write_at(&bytes, 0).expect("written");
         };
@@ -96,8 +104,8 @@ impl Golden {
         let active = open(active_base, size(&format!("{:020}.log", active_base.value())));
         let aborted =
             sources.iter().chain([&active]).flat_map(|segment| segment.aborted().expect("sane").to_vec()).collect();
-        let snapshot = names.iter().filter(|name| name.ends_with(".snapshot")).next_back().expect("a snapshot");
-        let snapshot = ProducerSnapshot::parse(&std::fs::read(folder.join(snapshot)).expect("a file")).expect("sound");
+        let snapshot = names.iter().rfind(|name| name.ends_with(".snapshot")).expect("a snapshot");
+        let snapshot = ProducerSnapshot::parse(&read(snapshot)).expect("sound");
         let config = TopicConfig::new().segment_bytes(segment_bytes);
         let settings = config.resolve(&TopicConfig::new()).expect("legal");
         let producers = snapshot.entries;
@@ -108,8 +116,8 @@ impl Golden {
     fn expected(&self) -> Vec<(Offset, Vec<RecordBatch>)> {
         let mut expected = Vec::new();
         for source in &self.sources {
-            let path = self.folder.join(format!("{:020}.log", source.base_offset().value()));
-            if let Ok(bytes) = std::fs::read(path) {
+            let name = format!("{:020}.log", source.base_offset().value());
+            if let Some(bytes) = disk_file(&self.folder, &name) {
                 expected.push((source.base_offset(), batches(bytes)));
             }
         }
@@ -117,14 +125,17 @@ impl Golden {
     }
 
     fn clean(&self, now: Timestamp, delete_retention_ms: u64) -> (Vec<Segment>, Counts) {
-        let range = (Offset::ZERO, self.active_base);
-        let mut map = KeyMap::new(KeyMapLimits { budget: 1 << 20, load_factor: 0.9 }, 1000);
+        self.try_clean(now, delete_retention_ms).expect("sound")
+    }
+
+    fn try_clean(&self, now: Timestamp, delete_retention_ms: u64) -> Result<(Vec<Segment>, Counts), Stopped> {
+        let limits = KeyMapLimits { budget: 1 << 20, load_factor: 0.9 };
         let mut watch = |_| ControlFlow::Continue(());
-        let end = build(&mut map, &self.sources, &self.aborted, range, &mut watch).expect("sound");
+        let survey = Survey::of(limits, &self.sources, &self.aborted, Offset::ZERO..self.active_base, &mut watch)?;
+        let end = survey.end();
         assert_eq!(end, self.active_base);
         let known = Known {
-            map: &map,
-            end,
+            survey: &survey,
             first_uncleanable: end,
             producers: &self.producers,
             aborted: &self.aborted,
@@ -155,9 +166,9 @@ impl Golden {
                     options(self.index_interval_bytes),
                 )
             };
-            cleaned.extend(pass.clean(&self.sources[group], &create, &mut watch).expect("sound"));
+            cleaned.extend(pass.clean(&self.sources[group], &create, &mut watch)?);
         }
-        (cleaned, pass.counts())
+        Ok((cleaned, pass.counts()))
     }
 
     /// When Kafka's last pass ran, by the horizons that it gave.
@@ -197,7 +208,7 @@ impl Golden {
     fn assert_same_indexes(&self, segment: &Segment) {
         for kind in ["index", "timeindex", "txnindex"] {
             let name = format!("{:020}.{kind}", segment.base_offset().value());
-            let expected = std::fs::read(self.folder.join(&name)).ok();
+            let expected = disk_file(&self.folder, &name);
             let path = Path::new(DIR).join(format!("{name}{}", Suffix::Cleaned.as_str()));
             assert_eq!(read_whole(&self.vfs, &path).expect("readable"), expected, "{name}");
         }
@@ -224,4 +235,27 @@ fn transactions_are_cleaned_as_kafkas_cleaner_does() {
     let golden = Golden::open("compacted-transactions-0", 4096, 2048);
     let (cleaned, _) = golden.clean(golden.pass_time(DAY_MS), DAY_MS);
     golden.assert_same(&cleaned);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn damage_anywhere_is_an_error_or_changes_nothing_that_is_checked(at: prop::sample::Index, bit in 0_u8..8) {
+        let golden = Golden::open("compacted-transactions-0", 4096, 2048);
+        let total: u64 = golden.sources.iter().map(|segment| segment.size()).sum();
+        let mut at = at.index(usize::try_from(total).expect("small")) as u64;
+        for segment in &golden.sources {
+            if at < segment.size() {
+                let file = golden.vfs.open(&segment.path(), OpenMode::Write).expect("a file");
+                let mut byte = [0];
+                file.read_at(&mut byte, at).expect("readable");
+                file.write_at(&[byte[0] ^ (1 << bit)], at).expect("writable");
+                break;
+            }
+            at -= segment.size();
+        }
+        // Base offsets and leader epochs are outside of the checksum, so some damage goes through.
+        let outcome = golden.try_clean(golden.pass_time(DAY_MS), DAY_MS);
+        prop_assert!(matches!(outcome, Ok(_) | Err(Stopped::Segment(_))));
+    }
 }
