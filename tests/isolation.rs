@@ -719,14 +719,12 @@ fn readers_beside_failing_syncs_and_reopening_never_take_aborted_records_for_com
             });
         }
         let writer = scope.spawn(|| {
-            let mut sequence = 0;
-            for turn in 0_u64.. {
+            for turn in 0.. {
                 if fuse.elapsed() > std::time::Duration::from_secs(1) {
                     break;
                 }
-                send(partition, in_transaction(1, 0, sequence), "aborted");
+                send(partition, in_transaction(1, 0, turn), "aborted");
                 append(partition, "committed");
-                sequence += 1;
                 if turn % 7 == 3 {
                     let path = if turn % 2 == 0 { ".txnindex" } else { ".log" };
                     let operation = if turn % 2 == 0 { Operation::Write } else { Operation::Sync };
