@@ -701,3 +701,46 @@ fn readers_of_all_records_need_not_understand_a_control_record() {
     assert_eq!(read.records().filter(Result::is_ok).count(), 2);
     assert!(read.records().all(|record| record.is_ok()));
 }
+
+#[test]
+fn readers_beside_failing_syncs_and_reopening_never_take_aborted_records_for_committed() {
+    use stratalog::vfs::{Effect, Fault, Operation};
+    let rig = Rig::new(&[("segment.bytes", "2000"), ("index.interval.bytes", "100")]);
+    let (partition, fuse) = (&rig.partition, std::time::Instant::now());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for max_bytes in [1, 1 << 20] {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    let found = read_committed(partition, max_bytes);
+                    assert!(found.iter().all(|(_, value)| value == "committed"));
+                }
+            });
+        }
+        let writer = scope.spawn(|| {
+            for turn in 0.. {
+                if fuse.elapsed() > std::time::Duration::from_secs(1) {
+                    break;
+                }
+                send(partition, in_transaction(1, 0, turn), "aborted");
+                append(partition, "committed");
+                if turn % 7 == 3 {
+                    let path = if turn % 2 == 0 { ".txnindex" } else { ".log" };
+                    let operation = if turn % 2 == 0 { Operation::Write } else { Operation::Sync };
+                    let fault = Fault::new(operation, Effect::Error(std::io::ErrorKind::Other));
+                    rig.vfs.inject(Fault { path_contains: path.to_owned(), ..fault });
+                }
+                if partition.end_transaction(&marker(Abort, 1, 0), Durability::Durable).is_err() {
+                    rig.vfs.clear_faults();
+                    partition.reopen().unwrap();
+                }
+            }
+        });
+        let ended = writer.join();
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(ended.is_ok());
+    });
+    assert!(rig.vfs.faults_struck() > 3);
+    assert!(partition.open_transactions().is_empty());
+}
