@@ -744,3 +744,18 @@ fn readers_beside_failing_syncs_and_reopening_never_take_aborted_records_for_com
     assert!(rig.vfs.faults_struck() > 3);
     assert!(partition.open_transactions().is_empty());
 }
+
+#[test]
+fn waiting_for_committed_records_ends_with_the_transaction_before_them() {
+    let rig = Rig::new(&[]);
+    send(&rig.partition, in_transaction(1, 0, 0), "a");
+    let soon = std::time::Duration::from_millis(5);
+    assert!(rig.partition.wait_for(offset(0), soon));
+    assert!(!rig.partition.wait_for_committed(offset(0), soon));
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| rig.partition.wait_for_committed(offset(0), std::time::Duration::from_secs(60)));
+        std::thread::sleep(soon);
+        end(&rig.partition, marker(Commit, 1, 0));
+        assert!(waiter.join().unwrap());
+    });
+}

@@ -118,6 +118,7 @@ fn level(word: &str) -> Result<Isolation, Failure> {
 struct Cursor {
     partition: Partition,
     next: Offset,
+    isolation: Isolation,
 }
 
 impl Cursor {
@@ -129,7 +130,7 @@ impl Cursor {
             Start::At(next) => {
                 // A read there says whether the offset is in the log.
                 partition.read(next).max_bytes(0).fetch()?;
-                return Ok(Self { partition, next });
+                return Ok(Self { partition, next, isolation });
             }
         };
         let found = partition.find_offset(spec)?;
@@ -138,15 +139,15 @@ impl Cursor {
             (_, Isolation::ReadCommitted) => partition.last_stable_offset(),
             _ => partition.high_watermark(),
         };
-        Ok(Self { partition, next })
+        Ok(Self { partition, next, isolation })
     }
 
-    /// Waits until the log has grown, at most for `patience`. Where records are there that can't be read, because their
-    /// transaction is open, it is not for long: a transaction may end before this begins to wait.
+    /// Waits until there may be something to read, at most for `patience`.
     fn wait(&self, patience: Duration) {
-        let end = self.partition.log_end_offset();
-        let patience = if self.next < end { patience.min(TURN) } else { patience };
-        _ = self.partition.wait_for(end.max(self.next), patience);
+        _ = match self.isolation {
+            Isolation::ReadCommitted => self.partition.wait_for_committed(self.next, patience),
+            _ => self.partition.wait_for(self.next, patience),
+        };
     }
 }
 

@@ -60,22 +60,33 @@ impl Partition {
     /// the partition is closed. A partition opened read-only looks for what another process wrote every 10 ms.
     #[must_use]
     pub fn wait_for(&self, offset: Offset, timeout: Duration) -> bool {
-        if self.log_end_offset() > offset {
+        self.wait_until(timeout, || self.log_end_offset() > offset)
+    }
+
+    /// Waits until readers of committed records can read `offset`: until it lies below the last stable offset. Otherwise as
+    /// [`Partition::wait_for`].
+    #[must_use]
+    pub fn wait_for_committed(&self, offset: Offset, timeout: Duration) -> bool {
+        self.wait_until(timeout, || self.last_stable_offset() > offset)
+    }
+
+    fn wait_until(&self, timeout: Duration, is_there: impl Fn() -> bool) -> bool {
+        if is_there() {
             return true;
         }
         let deadline = Instant::now().checked_add(timeout);
         if self.inner.read_only {
-            return self.poll_for(offset, deadline);
+            return self.poll_until(deadline, is_there);
         }
         let closed = || matches!(*self.inner.status.read(), Status::Closed);
-        self.inner.waiters.wait(deadline, || self.log_end_offset() > offset || closed());
-        self.log_end_offset() > offset
+        self.inner.waiters.wait(deadline, || is_there() || closed());
+        is_there()
     }
 
-    fn poll_for(&self, offset: Offset, deadline: Option<Instant>) -> bool {
+    fn poll_until(&self, deadline: Option<Instant>, is_there: impl Fn() -> bool) -> bool {
         loop {
             // A folder that can't be read just now may be readable at the next look.
-            if self.refresh().is_ok() && self.log_end_offset() > offset {
+            if self.refresh().is_ok() && is_there() {
                 return true;
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
