@@ -211,8 +211,9 @@ impl BatchBuilder {
     }
 }
 
+/// The error of a batch of `got` bytes.
 #[cold]
-fn too_large(got: usize) -> FormatError {
+pub(super) fn too_large(got: usize) -> FormatError {
     FormatError::TooLarge { what: "batch", position: Position::ZERO, limit: BATCH_SIZE_MAX as u64, got: got as u64 }
 }
 

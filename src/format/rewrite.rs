@@ -16,13 +16,13 @@
 //! no horizon, and can't be without records.
 
 use super::batch::{BATCH_HEADER_SIZE, BatchHeader, RecordBatch, seal};
-use super::batch_builder::BATCH_SIZE_MAX;
+use super::batch_builder::{BATCH_SIZE_MAX, too_large};
 use super::compression::{Compression, compress};
 use super::cursor::{Cursor, Filler, varint_size, varlong_size};
 use super::error::FormatError;
 use super::legacy::{KeptMessage, encode_wrapper};
 use super::record::RecordRef;
-use crate::types::{Position, Timestamp, TimestampType};
+use crate::types::{Timestamp, TimestampType};
 
 /// Rewrites one batch after the other, in the same memory.
 #[derive(Debug, Default)]
@@ -208,11 +208,6 @@ pub(crate) fn empty_batch(header: &BatchHeader) -> [u8; BATCH_HEADER_SIZE] {
 
 fn check_size(size: usize) -> Result<(), FormatError> {
     if size > BATCH_SIZE_MAX { Err(too_large(size)) } else { Ok(()) }
-}
-
-#[cold]
-fn too_large(got: usize) -> FormatError {
-    FormatError::TooLarge { what: "batch", position: Position::ZERO, limit: BATCH_SIZE_MAX as u64, got: got as u64 }
 }
 
 #[cfg(test)]

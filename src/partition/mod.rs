@@ -14,8 +14,10 @@
 
 mod append;
 mod cleaning;
+mod close;
 mod epochs;
 mod error;
+mod follow;
 mod lookup;
 mod producers;
 mod read;

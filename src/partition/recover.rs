@@ -1,11 +1,14 @@
 //! Opening a partition's folder: leftovers of interrupted work, verification after a crash, and what had to be cut
-//! (reference section 10).
+//! (reference section 10). `recover/` has the first two; here is their order, and what a partition is made of.
 //!
 //! Opening never fails for damaged batches. Where the log must be cut, what is cut stays in the folder under a name that
 //! ends in `.cut`, and the report says file, position and offsets.
 
+mod leftovers;
+mod verify;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -18,19 +21,16 @@ use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
 use super::wait::Waiters;
-use super::{Inner, LogError, Partition, Status, Writer, store};
+use super::{Inner, LogError, Partition, Status, Writer};
 use crate::clock::Clock;
 use crate::config::TopicSettings;
 use crate::format::LeaderEpochCheckpoint;
 use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suffix};
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
-use crate::segment::{Recovered, Scan, Segment, SegmentError, SegmentOptions, file_path};
+use crate::segment::{Scan, Segment, SegmentError, SegmentOptions, file_path};
 use crate::types::{Offset, Position};
 use crate::vfs::{IoError, Vfs, read_whole};
-
-/// Names tried for one `.cut` file before the oldest is replaced.
-const CUT_NAMES_MAX: u32 = 1000;
 
 /// What opening a partition needs.
 #[derive(Debug, Clone)]
@@ -203,60 +203,6 @@ impl Partition {
         inner.make_durable(end)?;
         Ok(report)
     }
-
-    /// Looks for what another process wrote since the last look; only for a partition opened read-only.
-    pub(super) fn refresh(&self) -> Result<(), LogError> {
-        let mut writer = self.inner.writer.lock();
-        let inner = &self.inner;
-        let mut end = self.log_end_offset();
-        loop {
-            let list = inner.list();
-            end = list.active().follow(end).map_err(|error| inner.wrap(error))?;
-            inner.follow_producers(&mut writer, &list, end)?;
-            store(&inner.log_end, end);
-            let entries = inner.vfs.read_dir(&inner.dir).map_err(|error| inner.wrap(error))?;
-            let next = log_bases(entries.iter().map(|entry| entry.name.as_str()))
-                .into_iter()
-                .find(|base| *base > list.active().base_offset());
-            let Some(base) = next else { return Ok(()) };
-            let options = inner.segment_options();
-            let segment = Segment::open(Arc::clone(&inner.vfs), &inner.dir, base, 0, options);
-            let segment = segment.map_err(|error| inner.wrap(error))?;
-            end = end.max(base);
-            *inner.segments.write() = list.rolled(Arc::new(segment));
-        }
-    }
-
-    /// Ends the use of this partition by every clone after writing and syncing everything.
-    pub(crate) fn close(&self) -> Result<(), LogError> {
-        let result = self.close_files();
-        self.invalidate();
-        result
-    }
-
-    fn close_files(&self) -> Result<(), LogError> {
-        if self.inner.read_only {
-            return Ok(());
-        }
-        self.flush()?;
-        let mut writer = self.inner.writer.lock();
-        self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
-        self.inner.sync_snapshots()?;
-        let active = Arc::clone(self.inner.list().active());
-        active.seal().and_then(|()| active.sync_all()).map_err(|error| self.inner.wrap(error))?;
-        self.inner.vfs.sync_dir(&self.inner.dir).map_err(|error| self.inner.wrap(error))
-    }
-
-    /// Writes the index entries and producers that are only in memory, so that another process, or this one after a kill, finds
-    /// them.
-    pub(crate) fn persist_state(&self) -> Result<(), LogError> {
-        let mut writer = self.inner.writer.lock();
-        self.inner.check_writable()?;
-        self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
-        let active = Arc::clone(self.inner.list().active());
-        drop(writer);
-        active.persist_indexes().map_err(|error| self.inner.wrap(error))
-    }
 }
 
 impl Inner {
@@ -318,7 +264,7 @@ pub(super) fn draw_jitter(settings: &TopicSettings) -> u64 {
     if bound == 0 { 0 } else { std::collections::hash_map::RandomState::new().build_hasher().finish() % bound }
 }
 
-fn log_bases<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<Offset> {
+pub(super) fn log_bases<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<Offset> {
     names
         .filter_map(FileName::parse)
         .filter(|name| name.kind() == FileKind::Log && name.suffix() == Suffix::None)
@@ -470,90 +416,6 @@ impl<'a> Opening<'a> {
         }
     }
 
-    /// Ends what a crash interrupted: drops unfinished replacements, completes finished ones (reference 10.2, steps 1 to 4;
-    /// the order in which names are left is that of `replace.rs`).
-    fn finish_swaps(&self) -> Result<(), LogError> {
-        let names = self.names()?;
-        let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
-        let with_suffix = |suffix| parsed.iter().filter(move |name| name.suffix() == suffix);
-        let cleaned_from = with_suffix(Suffix::Cleaned).filter_map(|name| name.offset()).min();
-        let (dropped, mut swaps): (Vec<_>, Vec<_>) =
-            with_suffix(Suffix::Swap).partition(|name| cleaned_from.is_some() && name.offset() >= cleaned_from);
-        if !dropped.is_empty() {
-            // As long as there is a `.cleaned`, these are known to be unfinished.
-            self.remove_all(&dropped)?;
-            self.sync_dir()?;
-        }
-        let is_leftover = |name: &&FileName| match name.suffix() {
-            Suffix::Deleted => !self.reopening,
-            Suffix::Cleaned => true,
-            Suffix::Tmp => name.offset().is_some(),
-            _ => false,
-        };
-        self.remove_all(&parsed.iter().filter(is_leftover).collect::<Vec<_>>())?;
-        swaps.sort_by_key(|name| (name.offset(), name.kind()));
-        if !swaps.is_empty() {
-            self.complete_swaps(&swaps, &parsed)?;
-        }
-        let marks: Vec<_> = with_suffix(Suffix::None).filter(|name| name.kind() == FileKind::Replaced).collect();
-        self.remove_all(&marks)
-    }
-
-    /// Lets finished replacements take their places; `swaps` ascend, each `.log` before its indexes.
-    fn complete_swaps(&self, swaps: &[&FileName], all: &[FileName]) -> Result<(), LogError> {
-        self.sync_dir()?;
-        let (logs, indexes): (Vec<_>, Vec<_>) = swaps.iter().partition(|name| name.kind() == FileKind::Log);
-        self.remove_all(&self.replaced_by(&logs, all)?)?;
-        self.sync_dir()?;
-        for log in logs {
-            self.make_live(log)?;
-            self.sync_dir()?;
-        }
-        indexes.into_iter().try_for_each(|index| self.make_live(index))?;
-        self.sync_dir()
-    }
-
-    fn make_live(&self, swap: &FileName) -> Result<(), LogError> {
-        let path = |name: FileName| self.params.dir.join(name.to_string());
-        self.io(self.params.vfs.rename(&path(*swap), &path(swap.with_suffix(Suffix::None))))
-    }
-
-    /// The live files of the segments that the `.log.swap` files replace. A producer snapshot says what was before its offset:
-    /// it stays where the offset remains a segment's base.
-    fn replaced_by<'n>(&self, logs: &[&FileName], all: &'n [FileName]) -> Result<Vec<&'n FileName>, LogError> {
-        let bases: BTreeSet<_> = logs.iter().filter_map(|name| name.offset()).collect();
-        let (Some(first), Some(last)) = (bases.first().copied(), bases.last().copied()) else { return Ok(Vec::new()) };
-        let live = |name: &&FileName| name.suffix() == Suffix::None && name.offset().is_some_and(|base| base >= first);
-        let mark = all.iter().filter(live).filter(|name| name.kind() == FileKind::Replaced);
-        let marked_end = mark.filter_map(|name| name.offset()).min().map_or(Offset::ZERO, Offset::next);
-        let end = self.swap_end(last)?.max(marked_end);
-        let is_replaced = |name: &&FileName| match (name.kind(), name.offset()) {
-            (FileKind::Replaced, _) | (_, None) => false,
-            (FileKind::Snapshot, Some(offset)) => offset < end && !bases.contains(&offset),
-            (_, Some(offset)) => offset < end,
-        };
-        Ok(all.iter().filter(live).filter(is_replaced).collect())
-    }
-
-    /// The offset after the last batch of a `.log.swap`.
-    fn swap_end(&self, base: Offset) -> Result<Offset, LogError> {
-        let path = file_path(&self.params.dir, FileKind::Log, base, Suffix::Swap);
-        let end = Segment::end_of_file(Arc::clone(&self.params.vfs), path, base).map_err(|error| self.wrap(error))?;
-        Ok(end.max(base.next()))
-    }
-
-    fn remove_orphans(&self, names: &[String], bases: &BTreeSet<Offset>) -> Result<(), LogError> {
-        for name in names {
-            let Some(parsed) = FileName::parse(name) else { continue };
-            let is_index = matches!(parsed.kind(), FileKind::OffsetIndex | FileKind::TimeIndex | FileKind::TxnIndex);
-            let is_orphan = parsed.offset().is_some_and(|offset| !bases.contains(&offset));
-            if is_index && is_orphan && parsed.suffix() == Suffix::None {
-                self.remove(name)?;
-            }
-        }
-        Ok(())
-    }
-
     fn options(&self) -> SegmentOptions {
         segment_options(&self.params.settings, self.params.read_only)
     }
@@ -589,131 +451,8 @@ impl<'a> Opening<'a> {
         Ok(segment)
     }
 
-    /// Verifies what may be damaged and cuts the log at the first damage. Returns whether anything was verified.
-    fn recover_segments(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<bool, LogError> {
-        if self.params.read_only {
-            return Ok(false);
-        }
-        let first = match self.first_unverified(segments)? {
-            Some(first) => first,
-            None => return Ok(false),
-        };
-        self.complete_index_below(segments, first);
-        for index in first..segments.len() {
-            let Some(segment) = segments.get(index).cloned() else { break };
-            let found = self.recover_segment(&segment)?;
-            self.report.recovered_segments += 1;
-            self.params.counters.segments_recovered.add(1);
-            if let Some((position, reason)) = found.damage {
-                self.cut_tail(&segment, position, found.next_offset, reason.clone())?;
-                let later = segments.split_off(index + 1);
-                self.set_aside(&later, found.next_offset, &format!("follows a cut: {reason}"))?;
-                break;
-            }
-            segment.cut_back().map_err(|error| self.wrap(error))?;
-        }
-        Ok(true)
-    }
-
-    /// The first segment that needs to be verified; `None` after a clean stop that left the active segment whole.
-    fn first_unverified(&self, segments: &[Arc<Segment>]) -> Result<Option<usize>, LogError> {
-        let Some(last) = segments.len().checked_sub(1) else { return Ok(None) };
-        if self.params.clean {
-            let Some(active) = segments.get(last) else { return Ok(None) };
-            let whole = matches!(active.end(), Ok((end, _)) if end.value() == active.size());
-            return Ok((!whole || !active.has_sane_indexes()).then_some(last));
-        }
-        let from = match self.params.verified {
-            Some(verified) => verified.base_offset,
-            None => self.params.recovery_point.unwrap_or(Offset::ZERO),
-        };
-        Ok(Some(segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1)))
-    }
-
-    /// A flush that ran beside a roll can have made the batches of the old segment durable, up to the new one's base, before the
-    /// old one's transaction index was synced. Its last entries may be missing then, though a snapshot speaks of their markers.
-    fn complete_index_below(&mut self, segments: &[Arc<Segment>], first: usize) {
-        let base_of = |index: usize| segments.get(index).map(|segment| segment.base_offset());
-        if !self.params.clean
-            && self.params.verified.is_none()
-            && self.params.recovery_point.is_some()
-            && base_of(first) == self.params.recovery_point
-            && let Some(before) = first.checked_sub(1).and_then(base_of)
-        {
-            self.replay_from(before);
-        }
-    }
-
     fn replay_from(&mut self, base: Offset) {
         self.reindex_from = Some(self.reindex_from.map_or(base, |from| from.min(base)));
-    }
-
-    fn recover_segment(&mut self, segment: &Segment) -> Result<Recovered, LogError> {
-        let scan = match self.params.verified {
-            Some(verified) if verified.base_offset == segment.base_offset() => Scan::From(verified.position),
-            _ => Scan::Whole,
-        };
-        if matches!(scan, Scan::Whole) {
-            self.reindex(segment)?;
-        }
-        let epochs = &mut self.epochs;
-        let recovered = segment.recover(scan, &mut |header| {
-            if let Some(epoch) = header.leader_epoch()
-                && epochs.latest().is_none_or(|(latest, _)| epoch > latest)
-            {
-                epochs.assign(epoch, header.base_offset());
-            }
-        });
-        recovered.map_err(|error| LogError::segment(&self.params.id, error))
-    }
-
-    fn cut_tail(
-        &mut self,
-        segment: &Segment,
-        position: Position,
-        from_offset: Offset,
-        reason: String,
-    ) -> Result<(), LogError> {
-        let file = segment.path();
-        let moved_to = self.cut_name(&file)?;
-        let bytes = segment.cut_tail_into(&moved_to).map_err(|error| self.wrap(error))?;
-        self.params.counters.bytes_cut.add(bytes);
-        self.report.cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason });
-        Ok(())
-    }
-
-    /// Takes whole segments out of the log, keeping their batches as `.cut` files.
-    fn set_aside(&mut self, segments: &[Arc<Segment>], from_offset: Offset, reason: &str) -> Result<(), LogError> {
-        for segment in segments {
-            let file = segment.path();
-            let moved_to = self.cut_name(&file)?;
-            self.io(self.params.vfs.rename(&file, &moved_to))?;
-            for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex, FileKind::Snapshot] {
-                let path = file_path(&self.params.dir, kind, segment.base_offset(), Suffix::None);
-                match self.params.vfs.remove_file(&path) {
-                    Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
-                    _ => {}
-                }
-            }
-            let bytes = segment.size();
-            self.params.counters.bytes_cut.add(bytes);
-            let (position, reason) = (Position::ZERO, reason.to_owned());
-            self.report.cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason });
-        }
-        self.io(self.params.vfs.sync_dir(&self.params.dir))
-    }
-
-    /// A free name for what is cut out of `file`: `<file>.cut`, then `<file>.2.cut` and so on.
-    fn cut_name(&self, file: &Path) -> Result<PathBuf, LogError> {
-        let stem = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut path = self.params.dir.join(format!("{stem}.cut"));
-        for number in 2..CUT_NAMES_MAX {
-            if self.io(self.params.vfs.metadata(&path))?.is_none() {
-                break;
-            }
-            path = self.params.dir.join(format!("{stem}.{number}.cut"));
-        }
-        Ok(path)
     }
 
     /// The offset after the last batch. A read-only opening takes what is whole and intact as the log.

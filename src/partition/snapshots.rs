@@ -283,20 +283,6 @@ impl Inner {
         writer.replayed = rebuilt.end;
     }
 
-    /// Follows what another process appended up to `end`, before it is shown to readers.
-    pub(super) fn follow_producers(
-        &self,
-        writer: &mut Writer,
-        list: &SegmentList,
-        end: Offset,
-    ) -> Result<(), LogError> {
-        let mut producers = self.producers.lock();
-        let reached = replay(&mut producers, list, writer.replayed, end, true).map_err(|error| self.wrap(error))?;
-        writer.replayed = reached;
-        self.publish_first_unstable(producers.open_transactions().first_unstable());
-        Ok(())
-    }
-
     /// Removes the snapshots above `end`; the caller syncs the folder.
     pub(super) fn drop_snapshots_above(&self, end: Offset) -> Result<(), LogError> {
         let names = self.vfs.read_dir(&self.dir).map_err(|error| self.wrap(error))?;

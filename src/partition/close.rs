@@ -1,0 +1,38 @@
+//! The end of a partition's use, and what is written down now and then in case it doesn't come in order.
+
+use std::sync::Arc;
+
+use super::{LogError, Partition};
+
+impl Partition {
+    /// Ends the use of this partition by every clone after writing and syncing everything.
+    pub(crate) fn close(&self) -> Result<(), LogError> {
+        let result = self.close_files();
+        self.invalidate();
+        result
+    }
+
+    fn close_files(&self) -> Result<(), LogError> {
+        if self.inner.read_only {
+            return Ok(());
+        }
+        self.flush()?;
+        let mut writer = self.inner.writer.lock();
+        self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
+        self.inner.sync_snapshots()?;
+        let active = Arc::clone(self.inner.list().active());
+        active.seal().and_then(|()| active.sync_all()).map_err(|error| self.inner.wrap(error))?;
+        self.inner.vfs.sync_dir(&self.inner.dir).map_err(|error| self.inner.wrap(error))
+    }
+
+    /// Writes the index entries and producers that are only in memory, so that another process, or this one after a kill, finds
+    /// them.
+    pub(crate) fn persist_state(&self) -> Result<(), LogError> {
+        let mut writer = self.inner.writer.lock();
+        self.inner.check_writable()?;
+        self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
+        let active = Arc::clone(self.inner.list().active());
+        drop(writer);
+        active.persist_indexes().map_err(|error| self.inner.wrap(error))
+    }
+}

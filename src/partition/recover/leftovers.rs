@@ -1,0 +1,97 @@
+//! What interrupted work left in a partition's folder: unfinished swaps are dropped, decided ones completed, files without a
+//! segment removed (reference 10.2, steps 1 to 5).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Opening;
+use crate::format::file_name::{FileKind, FileName, Suffix};
+use crate::partition::LogError;
+use crate::segment::{Segment, file_path};
+use crate::types::Offset;
+
+impl Opening<'_> {
+    /// Ends what a crash interrupted: drops unfinished replacements, completes finished ones (reference 10.2, steps 1 to 4;
+    /// the order in which names are left is that of `replace.rs`).
+    pub(super) fn finish_swaps(&self) -> Result<(), LogError> {
+        let names = self.names()?;
+        let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        let with_suffix = |suffix| parsed.iter().filter(move |name| name.suffix() == suffix);
+        let cleaned_from = with_suffix(Suffix::Cleaned).filter_map(|name| name.offset()).min();
+        let (dropped, mut swaps): (Vec<_>, Vec<_>) =
+            with_suffix(Suffix::Swap).partition(|name| cleaned_from.is_some() && name.offset() >= cleaned_from);
+        if !dropped.is_empty() {
+            // As long as there is a `.cleaned`, these are known to be unfinished.
+            self.remove_all(&dropped)?;
+            self.sync_dir()?;
+        }
+        let is_leftover = |name: &&FileName| match name.suffix() {
+            Suffix::Deleted => !self.reopening,
+            Suffix::Cleaned => true,
+            Suffix::Tmp => name.offset().is_some(),
+            _ => false,
+        };
+        self.remove_all(&parsed.iter().filter(is_leftover).collect::<Vec<_>>())?;
+        swaps.sort_by_key(|name| (name.offset(), name.kind()));
+        if !swaps.is_empty() {
+            self.complete_swaps(&swaps, &parsed)?;
+        }
+        let marks: Vec<_> = with_suffix(Suffix::None).filter(|name| name.kind() == FileKind::Replaced).collect();
+        self.remove_all(&marks)
+    }
+
+    /// Lets finished replacements take their places; `swaps` ascend, each `.log` before its indexes.
+    fn complete_swaps(&self, swaps: &[&FileName], all: &[FileName]) -> Result<(), LogError> {
+        self.sync_dir()?;
+        let (logs, indexes): (Vec<_>, Vec<_>) = swaps.iter().partition(|name| name.kind() == FileKind::Log);
+        self.remove_all(&self.replaced_by(&logs, all)?)?;
+        self.sync_dir()?;
+        for log in logs {
+            self.make_live(log)?;
+            self.sync_dir()?;
+        }
+        indexes.into_iter().try_for_each(|index| self.make_live(index))?;
+        self.sync_dir()
+    }
+
+    fn make_live(&self, swap: &FileName) -> Result<(), LogError> {
+        let path = |name: FileName| self.params.dir.join(name.to_string());
+        self.io(self.params.vfs.rename(&path(*swap), &path(swap.with_suffix(Suffix::None))))
+    }
+
+    /// The live files of the segments that the `.log.swap` files replace. A producer snapshot says what was before its offset:
+    /// it stays where the offset remains a segment's base.
+    fn replaced_by<'n>(&self, logs: &[&FileName], all: &'n [FileName]) -> Result<Vec<&'n FileName>, LogError> {
+        let bases: BTreeSet<_> = logs.iter().filter_map(|name| name.offset()).collect();
+        let (Some(first), Some(last)) = (bases.first().copied(), bases.last().copied()) else { return Ok(Vec::new()) };
+        let live = |name: &&FileName| name.suffix() == Suffix::None && name.offset().is_some_and(|base| base >= first);
+        let mark = all.iter().filter(live).filter(|name| name.kind() == FileKind::Replaced);
+        let marked_end = mark.filter_map(|name| name.offset()).min().map_or(Offset::ZERO, Offset::next);
+        let end = self.swap_end(last)?.max(marked_end);
+        let is_replaced = |name: &&FileName| match (name.kind(), name.offset()) {
+            (FileKind::Replaced, _) | (_, None) => false,
+            (FileKind::Snapshot, Some(offset)) => offset < end && !bases.contains(&offset),
+            (_, Some(offset)) => offset < end,
+        };
+        Ok(all.iter().filter(live).filter(is_replaced).collect())
+    }
+
+    /// The offset after the last batch of a `.log.swap`.
+    fn swap_end(&self, base: Offset) -> Result<Offset, LogError> {
+        let path = file_path(&self.params.dir, FileKind::Log, base, Suffix::Swap);
+        let end = Segment::end_of_file(Arc::clone(&self.params.vfs), path, base).map_err(|error| self.wrap(error))?;
+        Ok(end.max(base.next()))
+    }
+
+    pub(super) fn remove_orphans(&self, names: &[String], bases: &BTreeSet<Offset>) -> Result<(), LogError> {
+        for name in names {
+            let Some(parsed) = FileName::parse(name) else { continue };
+            let is_index = matches!(parsed.kind(), FileKind::OffsetIndex | FileKind::TimeIndex | FileKind::TxnIndex);
+            let is_orphan = parsed.offset().is_some_and(|offset| !bases.contains(&offset));
+            if is_index && is_orphan && parsed.suffix() == Suffix::None {
+                self.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+}
