@@ -435,11 +435,9 @@ impl World {
         let is_below_cleaned = place < self.history.frozen;
         self.history.cut(place);
         self.history.start = self.partition.log_start_offset().value();
-        if self.history.start < self.history.checkpointed_start {
-            // After a crash the log would start where it was noted to start, which is above its end now.
-            self.store.checkpoint().unwrap();
-            self.history.checkpointed_start = self.history.start;
-        }
+        // As Kafka does. After a crash, the log start and the recovery point noted before would hold for what is written anew.
+        self.store.checkpoint().unwrap();
+        self.history.checkpointed_start = self.history.start;
         if place < first_base {
             assert_eq!(self.history.start, place);
             self.history.batches.clear();
