@@ -431,8 +431,9 @@ impl<'a> Opening<'a> {
             let vfs = Arc::clone(&self.params.vfs);
             let segment = Segment::open(vfs, &self.params.dir, *base, size, self.options());
             let segment = segment.map_err(|error| self.wrap(error))?;
-            let index = FileName::offset_index(*base);
-            if !self.params.read_only && !names.contains(index.to_string().as_str()) {
+            let indexes = [FileName::offset_index(*base), FileName::time_index(*base)];
+            let is_missing = |index: &FileName| !names.contains(index.to_string().as_str());
+            if !self.params.read_only && indexes.iter().any(is_missing) {
                 segment.recover(Scan::Whole, &mut |_| {}).map_err(|error| self.wrap(error))?;
                 rebuilt = true;
             }
