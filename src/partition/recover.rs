@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use super::append::BuilderPool;
 use super::epochs::{EpochCache, EpochTable};
 use super::producers::ProducerTable;
+use super::roll::draw_jitter;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
@@ -255,13 +256,6 @@ pub(super) fn segment_options(settings: &TopicSettings, foreign: bool) -> Segmen
         preallocate: if settings.preallocate { u64::from(settings.segment_bytes) } else { 0 },
         foreign,
     }
-}
-
-/// A random number below `segment.jitter.ms`, so that many partitions don't roll at once.
-pub(super) fn draw_jitter(settings: &TopicSettings) -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let bound = settings.segment_jitter_ms.min(settings.segment_ms);
-    if bound == 0 { 0 } else { std::collections::hash_map::RandomState::new().build_hasher().finish() % bound }
 }
 
 pub(super) fn log_bases<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<Offset> {
