@@ -18,6 +18,9 @@ use stratalog::{
 /// Steps of one input; more find nothing new.
 pub const STEPS_MAX: usize = 60;
 
+/// Records of one batch.
+const RECORDS_MAX: i64 = 4;
+
 /// One operation, on the partition or on the disk beneath it.
 #[derive(Debug, Arbitrary)]
 pub enum Step {
@@ -119,7 +122,7 @@ impl World {
         let partition = self.partition.clone().expect("an open partition");
         match step {
             Step::Append { keys, is_durable } => {
-                let keys: Vec<_> = keys.iter().take(4).map(|key| vec![key % 4]).collect();
+                let keys: Vec<_> = keys.iter().take(RECORDS_MAX as usize).map(|key| vec![key % 4]).collect();
                 self.append(&partition, &keys, *is_durable, |records, durability| {
                     partition.append_with(records, durability)
                 });
@@ -160,8 +163,10 @@ impl World {
             }
             Step::Truncate(place) => {
                 let place = self.place(&partition, *place);
-                self.forget_from(place);
-                let _ = partition.truncate_to(place);
+                let is_cut = partition.truncate_to(place).is_ok();
+                // A batch that the place falls into goes whole.
+                let lowest = Offset::new(place.value() - (RECORDS_MAX - 1)).unwrap_or(Offset::ZERO);
+                self.forget_from(if is_cut { partition.log_end_offset() } else { lowest });
             }
             Step::ReopenPartition => drop(partition.reopen()),
             Step::Reopen => {
