@@ -19,7 +19,7 @@ use stratalog::{
 pub const STEPS_MAX: usize = 60;
 
 /// Records of one batch.
-const RECORDS_MAX: i64 = 4;
+const RECORDS_MAX: u8 = 4;
 
 /// One operation, on the partition or on the disk beneath it.
 #[derive(Debug, Arbitrary)]
@@ -122,7 +122,7 @@ impl World {
         let partition = self.partition.clone().expect("an open partition");
         match step {
             Step::Append { keys, is_durable } => {
-                let keys: Vec<_> = keys.iter().take(RECORDS_MAX as usize).map(|key| vec![key % 4]).collect();
+                let keys: Vec<_> = keys.iter().take(RECORDS_MAX.into()).map(|key| vec![key % 4]).collect();
                 self.append(&partition, &keys, *is_durable, |records, durability| {
                     partition.append_with(records, durability)
                 });
@@ -163,10 +163,8 @@ impl World {
             }
             Step::Truncate(place) => {
                 let place = self.place(&partition, *place);
-                let is_cut = partition.truncate_to(place).is_ok();
-                // A batch that the place falls into goes whole.
-                let lowest = Offset::new(place.value() - (RECORDS_MAX - 1)).unwrap_or(Offset::ZERO);
-                self.forget_from(if is_cut { partition.log_end_offset() } else { lowest });
+                self.forget_from(batch_at(&partition, place));
+                let _ = partition.truncate_to(place);
             }
             Step::ReopenPartition => drop(partition.reopen()),
             Step::Reopen => {
@@ -268,6 +266,13 @@ const FAILING: [Operation; 10] = [
 
 const fn durability(is_durable: bool) -> Durability {
     if is_durable { Durability::Durable } else { Durability::Written }
+}
+
+/// The base of the batch that `place` falls into, which a truncation takes whole; where it can't be read, the lowest there may be.
+fn batch_at(partition: &Partition, place: Offset) -> Offset {
+    let first = partition.read(place).fetch().ok().and_then(|batches| batches.iter().next()?.ok());
+    let base = first.map_or(place.value() - i64::from(RECORDS_MAX - 1), |batch| batch.header().base_offset().value());
+    Offset::new(base).map_or(Offset::ZERO, |base| base.min(place))
 }
 
 /// The next stamp of that producer, or one with a gap; in a transaction where one is open.
