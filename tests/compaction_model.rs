@@ -134,7 +134,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn scripts() -> impl Strategy<Value = Script> {
-    let compression = prop::sample::select(vec!["producer", "producer", "gzip"]);
+    let codec = if cfg!(feature = "gzip") { "gzip" } else { "uncompressed" };
+    let compression = prop::sample::select(vec!["producer", "producer", codec]);
     (any::<bool>(), 400..1500_u16, compression, prop::collection::vec(step(), 1..70))
         .prop_map(|(deletes, segment_size, compression, steps)| Script { deletes, segment_size, compression, steps })
 }

@@ -192,6 +192,25 @@ fn after_a_kill_at_any_moment_every_acknowledged_record_is_there() {
 }
 
 #[test]
+fn an_index_that_a_kill_left_unwritten_is_rebuilt() {
+    for missing in [".index", ".timeindex"] {
+        let rig = support::Rig::new(&[]);
+        support::append_at(&rig.partition, "old", 100);
+        support::append_at(&rig.partition, "older", 50);
+        rig.partition.roll().unwrap();
+        rig.store.clone().close().unwrap();
+        let file = rig.partition.path().join(format!("00000000000000000000{missing}"));
+        rig.memory.remove_file(&file).unwrap();
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock).unwrap();
+        let partition = partition_of(&store);
+        let found = partition.find_offset(stratalog::OffsetSpec::Timestamp(at(100))).unwrap().unwrap();
+        assert_eq!(found.offset, offset(0), "without {missing}");
+        partition.append_with(&[Record::new("new")], Durability::Durable).unwrap();
+        assert!(rig.memory.metadata(&file).unwrap().is_some(), "{missing} is back");
+    }
+}
+
+#[test]
 fn what_recovery_cuts_is_kept_and_reported() {
     let rig = support::Rig::new(&[("segment.bytes", "300")]);
     for i in 0..8 {

@@ -30,7 +30,8 @@ use serde_json::{Value, json};
 use stratalog::format::{ProducerStamp, TransactionMarker, TransactionResult};
 use stratalog::types::{ProducerEpoch, ProducerId, Sequence};
 use stratalog::{
-    CleanupPolicy, Durability, Isolation, LogError, LogStore, Partition, ProducerError, Record, Timestamp, TopicConfig,
+    CleanupPolicy, CommittedOffset, Durability, Isolation, LogError, LogStore, Offset, Partition, ProducerError,
+    Record, StoreConfig, StoreOptions, Timestamp, TopicConfig, TransactionCoordinator,
 };
 
 /// A topic's served records, by partition, in the order of their offsets.
@@ -82,6 +83,7 @@ fn a_broker_serves_exactly_what_we_wrote() {
 
     ours.insert(TRANSACTIONAL.to_owned(), fill_with_transactions(folder.path()));
     ours.insert(COMPACTED.to_owned(), fill_and_compact(folder.path()));
+    ours.insert(COORDINATED.to_owned(), fill_in_coordinated_transactions(folder.path()));
 
     let Some(theirs) = ask_kafka(folder.path()) else { return };
     for (topic, served) in &ours {
@@ -162,6 +164,38 @@ fn fill_and_compact(dir: &Path) -> Partitions {
     }
     let served = Partitions::from([(0, committed(&partition))]);
     assert!(served[&0].len() > 20);
+    store.close().unwrap();
+    served
+}
+
+/// The topic that a transaction coordinator wrote to, the group whose offsets were part of it, and its producer's id.
+const COORDINATED: &str = "coordinated";
+const GROUP: &str = "billers";
+const TRANSACTIONAL_ID: &str = "billing";
+
+/// How many partitions the broker's internal topics have, which decide where its coordinators look.
+const OFFSETS_PARTITIONS: u32 = 4;
+const TRANSACTION_PARTITIONS: u32 = 2;
+
+/// Runs transactions with committed offsets, the last one aborted; hands back what readers of committed records get.
+fn fill_in_coordinated_transactions(dir: &Path) -> Partitions {
+    let config = StoreConfig::new()
+        .offsets_topic_num_partitions(OFFSETS_PARTITIONS)
+        .transaction_state_log_num_partitions(TRANSACTION_PARTITIONS);
+    let store = StoreOptions::new().config(config).open(dir).unwrap();
+    let partition = store.create_topic(COORDINATED, 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+    let (coordinator, _) = TransactionCoordinator::open(&store).unwrap();
+    let mut producer = coordinator.init_producer(TRANSACTIONAL_ID, 60_000).unwrap();
+    for round in 0..7 {
+        let value = format!("bill {round}");
+        let mut transaction = producer.begin().unwrap();
+        transaction.append(partition.id(), &[Record::keyed("key", &value)]).unwrap();
+        let position = CommittedOffset::new(Offset::new(round * 10).unwrap()).metadata("ours");
+        transaction.commit_offsets(GROUP, &[(partition.id().clone(), position)]).unwrap();
+        if round < 6 { transaction.commit().unwrap() } else { transaction.abort().unwrap() }
+    }
+    let served = Partitions::from([(0, committed(&partition))]);
+    assert_eq!(served[&0].len(), 6);
     store.close().unwrap();
     served
 }
@@ -376,8 +410,14 @@ fn same_content(sent: &Value, served: &Value) -> bool {
 fn ask_kafka(store: &Path) -> Option<BTreeMap<String, Partitions>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/check.sh");
     let mut check = Command::new("bash");
-    check.arg(script).arg(store).args(PLANS.iter().map(|plan| plan.name)).args([TRANSACTIONAL, COMPACTED]);
-    check.env("ISOLATION", "read_committed").env("COMPACTED", COMPACTED).stdin(Stdio::null());
+    check.arg(script).arg(store).args(PLANS.iter().map(|plan| plan.name)).args([
+        TRANSACTIONAL,
+        COMPACTED,
+        COORDINATED,
+        "__consumer_offsets",
+        "__transaction_state",
+    ]);
+    check.env("ISOLATION", "read_committed").env("COMPACTED", COMPACTED).env("GROUP", GROUP).stdin(Stdio::null());
     let output = match check.output() {
         Ok(output) => output,
         Err(error) => return skipped(&format!("bash does not start: {error}")),
@@ -390,6 +430,11 @@ fn ask_kafka(store: &Path) -> Option<BTreeMap<String, Partitions>> {
     for state in ["txnindex", "snapshot"] {
         assert!(said.contains(&format!("{state} as Kafka makes it")), "no {state} was compared:\n{said}");
     }
+    // Behind the group's name, topic and partition stands its offset; behind the transactional id and its coordinator, the producer
+    // id and the state.
+    assert!(said.contains(&format!("{GROUP} {COORDINATED} 0 50 ")), "the committed offset:\n{said}");
+    let listed = said.lines().find(|line| line.starts_with(TRANSACTIONAL_ID));
+    assert!(listed.is_some_and(|line| line.contains("CompleteAbort")), "the transactional id:\n{said}");
     let mut topics: BTreeMap<String, Partitions> = BTreeMap::new();
     for mut record in json_lines(&output.stdout) {
         let topic = record.as_object_mut().unwrap().remove("topic").unwrap();

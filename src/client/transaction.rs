@@ -44,11 +44,28 @@ struct Member {
     next_sequence: Sequence,
 }
 
-impl TransactionalProducer {
-    pub(super) const fn new(coordinator: TransactionCoordinator, id: Arc<TransactionalId>, owner: u64) -> Self {
-        Self { coordinator, id, owner }
+impl TransactionCoordinator {
+    /// A new producer for a transactional id, and the end of the one before it: its open transaction is aborted, and whatever it does
+    /// from now on is refused. `timeout_ms` is how long its transactions may take.
+    ///
+    /// # Durability
+    /// When it returns, the new producer survives a power loss: no older one of the id can commit any more.
+    ///
+    /// # Errors
+    /// [`TransactionError::InvalidTransactionalId`], [`TransactionError::InvalidTimeout`] with nothing changed;
+    /// [`TransactionError::Store`], [`TransactionError::Log`]; [`TransactionError::Unfinished`] when the last transaction's outcome
+    /// can't be finished.
+    pub fn init_producer(
+        &self,
+        transactional_id: &str,
+        timeout_ms: u32,
+    ) -> Result<TransactionalProducer, TransactionError> {
+        let (id, owner) = self.take_over(transactional_id, timeout_ms)?;
+        Ok(TransactionalProducer { coordinator: self.clone(), id, owner })
     }
+}
 
+impl TransactionalProducer {
     /// The transactional id.
     #[must_use]
     pub fn transactional_id(&self) -> &str {

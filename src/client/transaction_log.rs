@@ -29,7 +29,6 @@ use parking_lot::Mutex;
 
 use super::error::TransactionError;
 use super::state_log::{self, StateLog};
-use super::transaction::TransactionalProducer;
 use super::transitions;
 use crate::format::{TransactionEntry, TransactionMarker, TransactionResult};
 use crate::group::OffsetLog;
@@ -166,21 +165,13 @@ impl TransactionCoordinator {
         Ok((coordinator, report))
     }
 
-    /// A new producer for a transactional id, and the end of the one before it: its open transaction is aborted, and whatever it does
-    /// from now on is refused. `timeout_ms` is how long its transactions may take.
-    ///
-    /// # Durability
-    /// When it returns, the new producer survives a power loss: no older one of the id can commit any more.
-    ///
-    /// # Errors
-    /// [`TransactionError::InvalidTransactionalId`], [`TransactionError::InvalidTimeout`] with nothing changed;
-    /// [`TransactionError::Store`], [`TransactionError::Log`]; [`TransactionError::Unfinished`] when the last transaction's outcome
-    /// can't be finished.
-    pub fn init_producer(
+    /// Makes whoever asks the owner of a transactional id; returns the id and the owner's number. See
+    /// [`TransactionCoordinator::init_producer`].
+    pub(super) fn take_over(
         &self,
         transactional_id: &str,
         timeout_ms: u32,
-    ) -> Result<TransactionalProducer, TransactionError> {
+    ) -> Result<(Arc<TransactionalId>, u64), TransactionError> {
         self.check_init(transactional_id, timeout_ms)?;
         loop {
             let id = self.id(transactional_id)?;
@@ -197,7 +188,7 @@ impl TransactionCoordinator {
             status.owner += 1;
             let owner = status.owner;
             drop(status);
-            return Ok(TransactionalProducer::new(self.clone(), id, owner));
+            return Ok((id, owner));
         }
     }
 

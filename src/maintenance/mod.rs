@@ -1,7 +1,7 @@
 //! The background work of a store, as steps: flush by age, retention, compaction, expiry of producers, removal of deleted
 //! files, checkpoints.
 //!
-//! Nothing here runs by itself. Either the program calls [`LogStore::tick`] now and then, or it asks for a thread with
+//! Nothing here runs by itself. Either the program calls [`LogStore::tick`] now and then, or it asks for threads with
 //! [`LogStore::spawn_maintenance`] and keeps the handle.
 
 mod cleaner;
@@ -10,18 +10,16 @@ mod compaction;
 mod key_map;
 mod retention;
 mod survey;
+mod threads;
 mod throttle;
 mod transactions;
 mod walk;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 pub use compact::{CompactionOptions, CompactionProgress, CompactionReport};
+pub use threads::MaintenanceHandle;
 
 use crate::config::{StoreSettings, TopicSettings};
 use crate::partition::{LogError, Partition};
@@ -30,9 +28,6 @@ use crate::types::Timestamp;
 
 use compaction::Extent;
 use key_map::KeyMapLimits;
-
-/// The longest sleep of the maintenance thread in milliseconds, so that it sees a closed store soon.
-const PAUSE_MS_MAX: u64 = 1000;
 
 /// What one step of background work did.
 #[derive(Debug, Default)]
@@ -89,22 +84,6 @@ impl LogStore {
         self.step(now, Work::ALL, &Pace { is_stopped: &|| false, sleep: &std::thread::sleep })
     }
 
-    /// Starts a thread that does this work by the store's clock and intervals (`log.flush.scheduler.interval.ms`,
-    /// `log.retention.check.interval.ms`, `log.cleaner.backoff.ms`, the checkpoint intervals), until the handle stops it or the store is closed.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::ReadOnly`]; [`StoreError::Thread`] when the operating system gives no thread.
-    pub fn spawn_maintenance(&self) -> Result<MaintenanceHandle, StoreError> {
-        self.maintained_partitions()?;
-        let stop = Arc::new(Stop::default());
-        let (store, signal) = (self.clone(), Arc::clone(&stop));
-        let thread = std::thread::Builder::new()
-            .name("stratalog-maintenance".to_owned())
-            .spawn(move || run(&store, &signal))
-            .map_err(|source| StoreError::Thread { path: self.path().to_path_buf(), source })?;
-        Ok(MaintenanceHandle { stop, thread: Some(thread) })
-    }
-
     fn step(&self, now: Timestamp, work: Work, pace: &Pace<'_>) -> Result<TickReport, StoreError> {
         let mut report = TickReport::default();
         let partitions = self.maintained_partitions()?;
@@ -143,72 +122,6 @@ impl Work {
 struct Pace<'a> {
     is_stopped: &'a dyn Fn() -> bool,
     sleep: &'a dyn Fn(Duration),
-}
-
-/// When the thread does what next.
-#[derive(Debug)]
-struct Schedule {
-    flush: Due,
-    retention: Due,
-    compaction: Due,
-    producers: Due,
-    checkpoint: Due,
-}
-
-/// A task that comes back every `interval_ms`.
-#[derive(Debug)]
-struct Due {
-    interval_ms: u64,
-    at: Timestamp,
-}
-
-impl Due {
-    fn every(interval_ms: u64, from: Timestamp) -> Self {
-        Self { interval_ms, at: from.saturating_add(interval_ms) }
-    }
-
-    /// Whether it is time; then it is put off by one interval.
-    fn take(&mut self, now: Timestamp) -> bool {
-        let due = now >= self.at;
-        if due {
-            self.at = now.saturating_add(self.interval_ms);
-        }
-        due
-    }
-}
-
-impl Schedule {
-    fn new(settings: &StoreSettings, now: Timestamp) -> Self {
-        let checkpoint = settings
-            .flush_offset_checkpoint_interval_ms
-            .min(settings.flush_start_offset_checkpoint_interval_ms)
-            .min(settings.high_watermark_checkpoint_interval_ms);
-        Self {
-            flush: Due::every(settings.flush_scheduler_interval_ms, now),
-            retention: Due::every(settings.retention_check_interval_ms, now),
-            compaction: Due::every(settings.cleaner_backoff_ms, now),
-            producers: Due::every(settings.producer_id_expiration_check_interval_ms, now),
-            checkpoint: Due::every(checkpoint, now),
-        }
-    }
-
-    fn take(&mut self, now: Timestamp) -> Work {
-        Work {
-            flush: self.flush.take(now),
-            retention: self.retention.take(now),
-            compaction: self.compaction.take(now),
-            producers: self.producers.take(now),
-            checkpoint: self.checkpoint.take(now),
-        }
-    }
-
-    /// How long the thread may sleep without missing anything by much.
-    fn pause(&self) -> Duration {
-        let all = [&self.flush, &self.retention, &self.compaction, &self.producers, &self.checkpoint];
-        let shortest = all.map(|due| due.interval_ms);
-        let shortest = shortest.into_iter().min().unwrap_or(PAUSE_MS_MAX);
-        Duration::from_millis(shortest.clamp(1, PAUSE_MS_MAX))
-    }
 }
 
 impl TickReport {
@@ -294,83 +207,4 @@ fn eligible(partition: &Partition, now: Timestamp) -> Result<Option<Extent>, Log
         partition.set_compacted_to(extent.first_dirty);
     }
     Ok(extent.is_eligible(&settings).then_some(extent))
-}
-
-fn run(store: &LogStore, stop: &Stop) -> Result<(), StoreError> {
-    let mut schedule = Schedule::new(store.settings(), store.clock().now());
-    let pace = Pace { is_stopped: &|| stop.is_requested(), sleep: &|pause| _ = stop.wait(pause) };
-    while !stop.wait(schedule.pause()) {
-        let now = store.clock().now();
-        match store.step(now, schedule.take(now), &pace) {
-            Err(StoreError::Closed { .. }) => break,
-            result => drop(result?),
-        }
-    }
-    Ok(())
-}
-
-/// The signal that ends the thread.
-#[derive(Debug, Default)]
-struct Stop {
-    requested: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    /// Waits at most `interval`; returns whether to stop.
-    fn wait(&self, interval: Duration) -> bool {
-        let mut requested = self.requested.lock();
-        if !*requested {
-            self.changed.wait_for(&mut requested, interval);
-        }
-        *requested
-    }
-
-    fn is_requested(&self) -> bool {
-        *self.requested.lock()
-    }
-
-    fn request(&self) {
-        *self.requested.lock() = true;
-        self.changed.notify_all();
-    }
-}
-
-/// A running maintenance thread. Dropping it stops the thread and waits for it; [`MaintenanceHandle::stop`] also tells how it ended.
-#[derive(Debug)]
-#[must_use = "dropping the handle stops the thread"]
-pub struct MaintenanceHandle {
-    stop: Arc<Stop>,
-    thread: Option<JoinHandle<Result<(), StoreError>>>,
-}
-
-impl MaintenanceHandle {
-    /// Stops the thread, waits for it, and returns the error that it ended with, if any.
-    ///
-    /// # Errors
-    /// What [`LogStore::tick`] failed with.
-    ///
-    /// # Panics
-    /// When the thread panicked, with its panic.
-    pub fn stop(mut self) -> Result<(), StoreError> {
-        self.end().unwrap_or(Ok(()))
-    }
-
-    fn end(&mut self) -> Option<Result<(), StoreError>> {
-        self.stop.request();
-        match self.thread.take()?.join() {
-            Ok(result) => Some(result),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    }
-}
-
-impl Drop for MaintenanceHandle {
-    fn drop(&mut self) {
-        self.stop.request();
-        if let Some(thread) = self.thread.take() {
-            // How it ended was not asked for: `stop` is the way to ask.
-            drop(thread.join());
-        }
-    }
 }

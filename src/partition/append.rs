@@ -6,7 +6,7 @@
 
 use parking_lot::Mutex;
 
-use super::roll::{RollInput, should_roll};
+use super::roll::{RollInput, draw_jitter, should_roll};
 use super::validate::Rules;
 use super::{Inner, LogError, Partition, Writer, load, store};
 use crate::config::{CompressionType, TopicSettings};
@@ -314,7 +314,7 @@ impl Inner {
         };
         *self.segments.write() = replaced;
         writer.segment_created = self.clock.now();
-        writer.jitter_ms = super::recover::draw_jitter(&self.settings.read());
+        writer.jitter_ms = draw_jitter(&self.settings.read());
         self.counters.rolls.add(1);
         Ok(new)
     }

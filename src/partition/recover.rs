@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use super::append::BuilderPool;
 use super::epochs::{EpochCache, EpochTable};
 use super::producers::ProducerTable;
+use super::roll::draw_jitter;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
@@ -257,13 +258,6 @@ pub(super) fn segment_options(settings: &TopicSettings, foreign: bool) -> Segmen
     }
 }
 
-/// A random number below `segment.jitter.ms`, so that many partitions don't roll at once.
-pub(super) fn draw_jitter(settings: &TopicSettings) -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    let bound = settings.segment_jitter_ms.min(settings.segment_ms);
-    if bound == 0 { 0 } else { std::collections::hash_map::RandomState::new().build_hasher().finish() % bound }
-}
-
 pub(super) fn log_bases<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<Offset> {
     names
         .filter_map(FileName::parse)
@@ -431,8 +425,9 @@ impl<'a> Opening<'a> {
             let vfs = Arc::clone(&self.params.vfs);
             let segment = Segment::open(vfs, &self.params.dir, *base, size, self.options());
             let segment = segment.map_err(|error| self.wrap(error))?;
-            let index = FileName::offset_index(*base);
-            if !self.params.read_only && !names.contains(index.to_string().as_str()) {
+            let indexes = [FileName::offset_index(*base), FileName::time_index(*base)];
+            let is_missing = |index: &FileName| !names.contains(index.to_string().as_str());
+            if !self.params.read_only && indexes.iter().any(is_missing) {
                 segment.recover(Scan::Whole, &mut |_| {}).map_err(|error| self.wrap(error))?;
                 rebuilt = true;
             }

@@ -1,5 +1,6 @@
 //! The question whether the active segment is full, as data in and a reason out (reference 8.2).
 
+use crate::config::TopicSettings;
 use crate::types::Timestamp;
 
 /// What the answer depends on.
@@ -63,6 +64,13 @@ fn waited_ms(input: &RollInput) -> i64 {
         (Some(_), None) => -1,
         (None, _) => input.now.millis_since(input.created),
     }
+}
+
+/// A random number below `segment.jitter.ms`, so that many partitions don't roll at once.
+pub(super) fn draw_jitter(settings: &TopicSettings) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let bound = settings.segment_jitter_ms.min(settings.segment_ms);
+    if bound == 0 { 0 } else { std::collections::hash_map::RandomState::new().build_hasher().finish() % bound }
 }
 
 #[cfg(test)]

@@ -525,8 +525,9 @@ impl Segment {
         if let Some((timestamp, offset)) = self.greatest()? {
             self.time_index.maybe_append(timestamp, offset)?;
         }
-        self.offset_index.file().seal()?;
+        // An offset entry says that the time index knows of everything before it: so that one is written first.
         self.time_index.file().seal()?;
+        self.offset_index.file().seal()?;
         if self.options.preallocate > 0 {
             self.log.cut_back()?;
         }
@@ -542,15 +543,15 @@ impl Segment {
     /// Makes batches and indexes durable.
     pub(crate) fn sync_all(&self) -> Result<(), SegmentError> {
         self.log.sync()?;
-        self.offset_index.file().sync()?;
         self.time_index.file().sync()?;
+        self.offset_index.file().sync()?;
         self.txn_index.sync()
     }
 
     /// Writes the index entries that are still only in memory.
     pub(crate) fn persist_indexes(&self) -> Result<(), SegmentError> {
-        self.offset_index.file().persist()?;
-        self.time_index.file().persist()
+        self.time_index.file().persist()?;
+        self.offset_index.file().persist()
     }
 
     /// Closes the `.log` until it is used again.

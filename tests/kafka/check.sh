@@ -12,13 +12,16 @@
 #   3. A consumer reads everything from that broker: one JSON object a record on standard output, in the order of topic, partition and offset:
 #        {"topic":"t","partition":0,"offset":7,"timestamp":1700000000000,"key":BASE64|null,"value":BASE64|null,"headers":[["name",BASE64|null],...]}
 #
+#   4. The broker's coordinators say on standard error what they loaded, where GROUP names a consumer group: its committed offsets, and all
+#      transactional ids.
+#
 # Exit: 0 all well, 1 something was refused or complained about, 2 bad usage, 3 Java 17 (a JDK), Maven or the jars are not to be had here.
 # Topics named in COMPACTED have lost records to compaction: holes in their offsets are no complaint, and nothing can be rebuilt from them.
-# Environment: KAFKA_HOME (where jars are kept), KAFKA_PORT (default: a free one), KAFKA_VERSION, ISOLATION (read_uncommitted), COMPACTED.
+# Environment: KAFKA_HOME (where jars are kept), KAFKA_PORT (default: a free one), KAFKA_VERSION, ISOLATION (read_uncommitted), COMPACTED, GROUP.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 broker="$here/broker.sh"
-[ $# -ge 2 ] || { sed -n "2,15p" "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n "2,20p" "$0" >&2; exit 2; }
 store=$1; shift; topics=("$@")
 
 absent() { echo "$1" >&2; exit 3; }
@@ -104,6 +107,14 @@ done
 rm -f "$data"/log/.kafka_cleanshutdown "$data"/log/{recovery-point-offset,replication-offset,log-start-offset}-checkpoint
 start_broker
 "$broker" tool ReadAll "$address" "${ISOLATION:-read_uncommitted}" "${topics[@]}" || fail "the broker's topics could not be read"
+if [ -n "${GROUP:-}" ]; then
+  coordinator() {
+    local class=$1; shift
+    "$broker" tool "org.apache.kafka.tools.$class" --bootstrap-server "$address" "$@" 2>&1 | tr -s ' ' >&2 || fail "$class gave up"
+  }
+  coordinator consumer.group.ConsumerGroupCommand --describe --group "$GROUP"
+  coordinator TransactionsCommand list
+fi
 
 for topic in "${topics[@]}"; do
   for p in $(seq 0 $(($(partition_count "$topic") - 1))); do
