@@ -35,7 +35,7 @@ const RANKS: [(&str, u8); 19] = [
 const UNSAFE_FILE: &str = "src/vfs/mmap.rs";
 
 /// The folders whose sources are checked.
-const SOURCE_DIRS: [&str; 4] = ["src", "tests", "benches", "examples"];
+const SOURCE_DIRS: [&str; 6] = ["src", "tests", "benches", "examples", "fuzz/src", "fuzz/fuzz_targets"];
 
 /// A source file with its path from the root of the project, `/` between the parts.
 struct Source {
