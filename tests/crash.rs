@@ -7,7 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
+use stratalog::vfs::{FaultyVfs, MemoryVfs, OpenMode, Vfs};
 use stratalog::{Durability, LogStore, ManualClock, Partition, Record, StoreOptions};
 use support::{at, config, offset, partition_of, read_all};
 
@@ -211,6 +211,30 @@ fn an_index_that_a_kill_left_unwritten_is_rebuilt() {
 }
 
 #[test]
+fn indexes_of_a_segment_that_was_sealed_after_the_last_flush_are_not_trusted() {
+    let rig = support::Rig::new(&[("index.interval.bytes", "50")]);
+    for (value, millis) in [("old", 100), ("older", 50), ("older", 50), ("older", 50)] {
+        support::append_at(&rig.partition, value, millis);
+    }
+    rig.partition.flush().unwrap();
+    rig.partition.roll().unwrap();
+    rig.store.checkpoint().unwrap();
+    rig.memory.sync_dir(rig.partition.path()).unwrap();
+    let image = rig.memory.crash_image();
+    let write = |name: &str, bytes: &[u8]| {
+        let file = image.open(&rig.partition.path().join(name), OpenMode::Truncate).unwrap();
+        file.write_at(bytes, 0).unwrap();
+    };
+    let index = rig.partition.path().join("00000000000000000000.index");
+    let size = rig.memory.metadata(&index).unwrap().unwrap().size;
+    write("00000000000000000000.index", &rig.memory.open(&index, OpenMode::Read).unwrap().map(size).unwrap());
+    write("00000000000000000000.timeindex", &[0; 12]);
+    let store = open(Arc::new(image), &rig.clock).unwrap();
+    let found = partition_of(&store).find_offset(stratalog::OffsetSpec::Timestamp(at(60))).unwrap();
+    assert_eq!(found.map(|found| found.offset), Some(offset(0)));
+}
+
+#[test]
 fn what_recovery_cuts_is_kept_and_reported() {
     let rig = support::Rig::new(&[("segment.bytes", "300")]);
     for i in 0..8 {
@@ -218,7 +242,7 @@ fn what_recovery_cuts_is_kept_and_reported() {
     }
     let image = rig.memory.process_crash_image();
     let segment = &rig.partition.segments()[1];
-    let file = image.open(&segment.path(), stratalog::vfs::OpenMode::Write).unwrap();
+    let file = image.open(&segment.path(), OpenMode::Write).unwrap();
     file.write_at(b"damage", 100).unwrap();
     // Another boot: nothing is known to be intact.
     file.sync_data().unwrap();

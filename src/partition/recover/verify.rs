@@ -23,7 +23,6 @@ impl Opening<'_> {
             Some(first) => first,
             None => return Ok(false),
         };
-        self.complete_index_below(segments, first);
         for index in first..segments.len() {
             let Some(segment) = segments.get(index).cloned() else { break };
             let found = self.recover_segment(&segment)?;
@@ -48,25 +47,16 @@ impl Opening<'_> {
             let whole = matches!(active.end(), Ok((end, _)) if end.value() == active.size());
             return Ok((!whole || !active.has_sane_indexes()).then_some(last));
         }
-        let from = match self.params.verified {
-            Some(verified) => verified.base_offset,
-            None => self.params.recovery_point.unwrap_or(Offset::ZERO),
+        let first = match self.params.verified {
+            Some(verified) => segments.partition_point(|segment| segment.base_offset() <= verified.base_offset),
+            // The recovery point speaks of batches. A segment that ends right there may have been sealed after that flush, or been
+            // verified by an earlier opening: then its indexes, that of transactions too, are not synced before the next flush.
+            None => {
+                let point = self.params.recovery_point.unwrap_or(Offset::ZERO);
+                segments.partition_point(|segment| segment.base_offset() < point)
+            }
         };
-        Ok(Some(segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1)))
-    }
-
-    /// A flush that ran beside a roll can have made the batches of the old segment durable, up to the new one's base, before the
-    /// old one's transaction index was synced. Its last entries may be missing then, though a snapshot speaks of their markers.
-    fn complete_index_below(&mut self, segments: &[Arc<Segment>], first: usize) {
-        let base_of = |index: usize| segments.get(index).map(|segment| segment.base_offset());
-        if !self.params.clean
-            && self.params.verified.is_none()
-            && self.params.recovery_point.is_some()
-            && base_of(first) == self.params.recovery_point
-            && let Some(before) = first.checked_sub(1).and_then(base_of)
-        {
-            self.replay_from(before);
-        }
+        Ok(Some(first.saturating_sub(1)))
     }
 
     fn recover_segment(&mut self, segment: &Segment) -> Result<Recovered, LogError> {
