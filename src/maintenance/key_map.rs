@@ -51,6 +51,12 @@ pub(super) enum Put {
 /// A table that may grow begins with half as many slots to twice as many.
 const SLOTS_MIN: usize = 2048;
 
+/// The share of a table that keys may fill before it grows: half empty, a search seldom leaves the slots that were fetched.
+const LOAD_WHILE_GROWING: f64 = 0.5;
+
+/// How many slots behind its own most entries stand at the farthest: within the next cache line.
+const SLOTS_NEAR: usize = 3;
+
 /// How many keys are best hashed before they are put or got; see [`KeyMap::fetch`].
 pub(super) const FETCH_COUNT: usize = 64;
 
@@ -110,7 +116,8 @@ impl KeyMap {
     )]
     fn set_capacity(&mut self) {
         let slots = self.table.len();
-        self.capacity = ((slots as f64 * self.load_factor) as usize).clamp(1, slots - 1);
+        let load_factor = if self.doublings > 0 { self.load_factor.min(LOAD_WHILE_GROWING) } else { self.load_factor };
+        self.capacity = ((slots as f64 * load_factor) as usize).clamp(1, slots - 1);
     }
 
     /// Doubles the table; returns false where it has its final size.
@@ -155,8 +162,8 @@ impl KeyMap {
     /// would wait for memory each time; these reads don't depend on each other, so they wait together.
     pub(super) fn fetch(&self, keys: impl Iterator<Item = KeyHash>) {
         let sum = keys.fold(0, |sum, key| {
-            let Entry { hash: KeyHash([first, ..]), place } = self.at(self.home(key));
-            sum ^ place ^ first
+            let home = self.home(key);
+            sum ^ self.at(home).place ^ self.at(home + SLOTS_NEAR).place
         });
         // Otherwise nobody needs the sum, and the reads would be left out.
         std::hint::black_box(sum);

@@ -37,14 +37,10 @@ struct Marks {
 }
 
 impl Marks {
-    /// Counts one more record; returns its place.
-    fn push(&mut self) -> u32 {
-        let place = self.count;
-        self.count = self.count.saturating_add(1);
-        if self.words.len() <= word_of(place) {
-            self.words.push(0);
-        }
-        place
+    /// Counts records up to `count` in all.
+    fn grow_to(&mut self, count: u32) {
+        self.count = count;
+        self.words.resize(word_of(count) + 1, 0);
     }
 
     fn mark(&mut self, place: u32) {
@@ -128,16 +124,19 @@ impl Survey {
         loop {
             chunk.clear();
             let before = self.marks.count;
+            let mut count = before;
             for record in records.by_ref().take(FETCH_COUNT) {
                 let record = record?;
-                let place = self.marks.push();
+                let place = count;
+                count = count.saturating_add(1);
                 if let (Some(key), true) = (record.key(), self.range.contains(&record.offset())) {
                     chunk.push((self.map.hash(key), place, record.offset()));
                 }
             }
-            if self.marks.count == before {
+            if count == before {
                 return Ok(None);
             }
+            self.marks.grow_to(count);
             self.map.fetch(chunk.iter().map(|(key, ..)| *key));
             for &(key, place, offset) in chunk.iter() {
                 match self.map.put(key, place) {
