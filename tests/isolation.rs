@@ -342,6 +342,28 @@ fn more_aborted_transactions_than_batches_that_are_left_can_be_cut() {
 }
 
 #[test]
+fn no_snapshot_brings_a_transaction_back_whose_marker_was_compacted_away() {
+    let config = [("cleanup.policy", "compact"), ("delete.retention.ms", "0"), ("segment.bytes", "700")];
+    let rig = Rig::new(&config);
+    let large = "x".repeat(400);
+    rig.partition.append(&[Record::keyed("a", &large)]).unwrap();
+    let aborted = [Record::keyed("k", "v")];
+    rig.partition.append_from(in_transaction(1, 0, 0), &aborted, Durability::Written).unwrap();
+    rig.partition.roll().unwrap();
+    end(&rig.partition, marker(Abort, 1, 0));
+    // So that the producer's last batch is another one, and no segment is merged with another.
+    rig.partition.append_from(stamp(1, 0, 1), &[Record::keyed("b", &large)], Durability::Written).unwrap();
+    rig.partition.roll().unwrap();
+    for _ in 0..4 {
+        rig.partition.compact().unwrap();
+    }
+    assert_eq!(bases(&rig.partition), [0, 2, 4]);
+    rig.store.checkpoint().unwrap();
+    let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+    assert_eq!(partition_of(&store).last_stable_offset(), offset(4));
+}
+
+#[test]
 fn what_was_aborted_stays_so_when_the_power_fails_after_a_flush_and_a_roll() {
     for closes in [false, true] {
         let rig = Rig::new(&[]);

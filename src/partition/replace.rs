@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::segments::SegmentList;
 use super::{Inner, LogError, Partition, Trash};
 use crate::format::file_name::{FileName, Suffix};
-use crate::segment::{DeletedSnapshot, Segment, SegmentError};
+use crate::segment::{Segment, SegmentError};
 use crate::types::Offset;
 use crate::vfs::OpenMode;
 
@@ -128,13 +128,11 @@ impl Inner {
     }
 
     fn discard_sources(&self, swap: &Swap) -> Result<(), LogError> {
-        let surviving: BTreeSet<_> = swap.replacements.iter().map(|segment| segment.base_offset()).collect();
         let due = self.clock.now().saturating_add(self.settings.read().file_delete_delay_ms);
         self.forget(&swap.sources);
         for source in swap.sources.iter().rev() {
-            let snapshot =
-                if surviving.contains(&source.base_offset()) { DeletedSnapshot::Stays } else { DeletedSnapshot::Goes };
-            let files = source.mark_deleted(snapshot).map_err(|error| self.wrap(error))?;
+            // With its snapshot: an open transaction in there would never end, where compaction took the marker behind it.
+            let files = source.mark_deleted().map_err(|error| self.wrap(error))?;
             self.trash.lock().push(Trash { files, due });
         }
         self.sync_folder()

@@ -10,7 +10,7 @@ use super::producers::ProducerTable;
 use super::segments::SegmentList;
 use super::snapshots::Rebuilt;
 use super::{Inner, LogError, Partition, Trash, Writer, load, store};
-use crate::segment::{DeletedSnapshot, Segment};
+use crate::segment::Segment;
 use crate::types::{Offset, Timestamp};
 
 impl Partition {
@@ -176,7 +176,7 @@ impl Inner {
         self.forget(segments);
         for segment in segments.iter().rev() {
             self.forget_snapshot(segment.base_offset());
-            let files = segment.mark_deleted(DeletedSnapshot::Goes).map_err(|error| self.wrap(error))?;
+            let files = segment.mark_deleted().map_err(|error| self.wrap(error))?;
             self.trash.lock().push(Trash { files, due });
         }
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))

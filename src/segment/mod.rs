@@ -72,15 +72,6 @@ struct Growth {
     first: Option<Option<Timestamp>>,
 }
 
-/// What becomes of the producer snapshot of a deleted segment's base.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DeletedSnapshot {
-    /// It is deleted too.
-    Goes,
-    /// It stays: another segment of the same base takes this one's place.
-    Stays,
-}
-
 /// The facts about a batch that a segment files it under.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BatchFacts {
@@ -570,9 +561,9 @@ impl Segment {
         }
     }
 
-    /// Renames its files to `.deleted`, the `.log` last, with the producer snapshot of its base if `snapshot` says so; whoever
-    /// holds the segment can go on reading it. Returns the new names.
-    pub(crate) fn mark_deleted(&self, snapshot: DeletedSnapshot) -> Result<Vec<PathBuf>, SegmentError> {
+    /// Renames its files to `.deleted`, the `.log` last, with the producer snapshot of its base; whoever holds the segment can
+    /// go on reading it. Returns the new names.
+    pub(crate) fn mark_deleted(&self) -> Result<Vec<PathBuf>, SegmentError> {
         self.log.hold()?;
         let name = |kind| file_path(&self.dir, kind, self.base_offset, Suffix::Deleted);
         self.offset_index.file().retire(name(FileKind::OffsetIndex))?;
@@ -580,7 +571,7 @@ impl Segment {
         self.txn_index.rename(name(FileKind::TxnIndex), self.size())?;
         let mut renamed = [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex].map(name).to_vec();
         let live_snapshot = file_path(&self.dir, FileKind::Snapshot, self.base_offset, Suffix::None);
-        if snapshot == DeletedSnapshot::Goes && self.vfs.metadata(&live_snapshot)?.is_some() {
+        if self.vfs.metadata(&live_snapshot)?.is_some() {
             self.vfs.rename(&live_snapshot, &name(FileKind::Snapshot))?;
             renamed.push(name(FileKind::Snapshot));
         }

@@ -59,8 +59,7 @@ impl Opening<'_> {
         self.io(self.params.vfs.rename(&path(*swap), &path(swap.with_suffix(Suffix::None))))
     }
 
-    /// The live files of the segments that the `.log.swap` files replace. A producer snapshot says what was before its offset:
-    /// it stays where the offset remains a segment's base.
+    /// The live files of the segments that the `.log.swap` files replace, and their producer snapshots.
     fn replaced_by<'n>(&self, logs: &[&FileName], all: &'n [FileName]) -> Result<Vec<&'n FileName>, LogError> {
         let bases: BTreeSet<_> = logs.iter().filter_map(|name| name.offset()).collect();
         let (Some(first), Some(last)) = (bases.first().copied(), bases.last().copied()) else { return Ok(Vec::new()) };
@@ -70,7 +69,6 @@ impl Opening<'_> {
         let end = self.swap_end(last)?.max(marked_end);
         let is_replaced = |name: &&FileName| match (name.kind(), name.offset()) {
             (FileKind::Replaced, _) | (_, None) => false,
-            (FileKind::Snapshot, Some(offset)) => offset < end && !bases.contains(&offset),
             (_, Some(offset)) => offset < end,
         };
         Ok(all.iter().filter(live).filter(is_replaced).collect())

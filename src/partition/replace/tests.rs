@@ -184,8 +184,11 @@ fn check(image: &MemoryVfs, plan: Plan, when: &str) -> Content {
     let left = survivors(image, &[Suffix::Cleaned, Suffix::Swap, Suffix::Deleted]);
     assert!(left.is_empty(), "{when}: {left:?}");
     let names = names(image);
-    for (base, ..) in found.iter().filter(|(base, ..)| [10, 20, 30].contains(base)) {
-        assert!(names.contains(&FileName::snapshot(offset(*base))), "{when}: the snapshot of {base} is gone");
+    // What is left of a segment may lack the markers that its snapshot relies on.
+    let kept: &[_] = if found == originals() { &[10, 20, 30] } else { &[30] };
+    for base in [10, 20, 30] {
+        let is_there = names.contains(&FileName::snapshot(offset(base)));
+        assert_eq!(is_there, kept.contains(&base), "{when}: the snapshot of {base}");
     }
     for kind in [FileName::offset_index, FileName::time_index] {
         assert!(found.iter().all(|(base, ..)| names.contains(&kind(offset(*base)))), "{when}: an index is gone");
@@ -300,12 +303,12 @@ fn readers_keep_the_old_segments_and_new_ones_see_the_replacements() {
 }
 
 #[test]
-fn snapshots_go_with_their_bases_and_stay_with_those_that_survive() {
+fn snapshots_go_with_the_segments_that_are_replaced() {
     let rig = rig();
     assert!(rig.replace(PLANS[2]).unwrap());
     let is_of_a_base = |name: &FileName| name.kind() == FileKind::Snapshot && name.offset() <= Some(offset(30));
     let snapshots: Vec<_> = names(&rig.memory).into_iter().filter(is_of_a_base).map(|name| name.to_string()).collect();
-    let expected = ["00.snapshot", "10.snapshot.deleted", "20.snapshot", "30.snapshot"];
+    let expected = ["00.snapshot.deleted", "10.snapshot.deleted", "20.snapshot.deleted", "30.snapshot"];
     assert_eq!(snapshots, expected.map(|name| format!("{}{name}", "0".repeat(18))));
 }
 
