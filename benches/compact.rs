@@ -5,8 +5,8 @@
 //!   records stays. Time is for the whole compaction: map of keys, cleaning, syncing what is written, swapping. Throughput counts
 //!   the bytes of the log.
 //! - Behind each row stands a line of medians over some rounds: the log's bytes a second, keys a second, bytes of memory for each key
-//!   that the map has room for (as many as there are records, in case no key repeats), and the speed as a share of that at which the same log was read just before: every batch fetched, its checksum verified,
-//!   its records decoded.
+//!   that the map has room for (a map that may still grow is kept half empty), and the speed as a share of that at which the same log was
+//!   read just before: every batch fetched, its checksum verified, its records decoded.
 //!
 //! The log has just been written, so it is in the page cache. Values are random: a codec finds little in them.
 #![expect(clippy::expect_used, reason = "a bench whose set-up fails has nothing to measure")]

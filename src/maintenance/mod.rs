@@ -135,10 +135,7 @@ impl TickReport {
             self.flushed_partitions += 1;
         }
         self.removed_files += partition.remove_expired_files(now)?;
-        if work.retention {
-            self.expire(partition, &settings, now)?;
-        }
-        if work.checkpoint { partition.persist_state() } else { Ok(()) }
+        if work.retention { self.expire(partition, &settings, now) } else { Ok(()) }
     }
 
     fn expire(&mut self, partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<(), LogError> {

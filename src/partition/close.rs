@@ -30,7 +30,10 @@ impl Partition {
     pub(crate) fn persist_state(&self) -> Result<(), LogError> {
         let mut writer = self.inner.writer.lock();
         self.inner.check_writable()?;
-        self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
+        if !self.inner.take_snapshot(&mut writer, self.log_end_offset())? {
+            // Nothing was appended since the last time.
+            return Ok(());
+        }
         let active = Arc::clone(self.inner.list().active());
         drop(writer);
         active.persist_indexes().map_err(|error| self.inner.wrap(error))

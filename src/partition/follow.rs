@@ -38,7 +38,8 @@ impl Inner {
     /// Follows what another process appended up to `end`, before it is shown to readers.
     fn follow_producers(&self, writer: &mut Writer, list: &SegmentList, end: Offset) -> Result<(), LogError> {
         let mut producers = self.producers.lock();
-        let reached = replay(&mut producers, list, writer.replayed, end, true).map_err(|error| self.wrap(error))?;
+        let reached =
+            replay(&mut producers, list, writer.replayed..end, true, &|_| false).map_err(|error| self.wrap(error))?;
         writer.replayed = reached;
         self.publish_first_unstable(producers.open_transactions().first_unstable());
         Ok(())

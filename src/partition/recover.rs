@@ -274,6 +274,8 @@ struct Opening<'a> {
     reopening: bool,
     /// The first segment whose transaction index is to be written anew, or completed.
     reindex_from: Option<Offset>,
+    /// Segments that were verified and hold no batch of a producer with an id.
+    plain: BTreeSet<Offset>,
 }
 
 impl<'a> Opening<'a> {
@@ -284,7 +286,8 @@ impl<'a> Opening<'a> {
             cuts: Vec::new(),
             log_end_offset: Offset::ZERO,
         };
-        Self { params, epochs: EpochTable::default(), report, reopening: false, reindex_from: None }
+        let (epochs, plain) = (EpochTable::default(), BTreeSet::new());
+        Self { params, epochs, report, reopening: false, reindex_from: None, plain }
     }
 
     /// Files that readers hold must stay: `.deleted` ones wait for their time.
@@ -295,10 +298,10 @@ impl<'a> Opening<'a> {
 
     fn run(mut self) -> Result<Opened, LogError> {
         self.epochs = self.read_epochs()?;
-        if !self.params.read_only {
-            self.finish_swaps()?;
+        let mut names = self.names()?;
+        if !self.params.read_only && self.finish_swaps(&names)? {
+            names = self.names()?;
         }
-        let names = self.names()?;
         let bases = log_bases(names.iter().map(String::as_str));
         if !self.params.read_only {
             self.remove_orphans(&names, &bases)?;
@@ -346,6 +349,7 @@ impl<'a> Opening<'a> {
             log_start,
             log_end,
             from: self.reindex_from,
+            plain: &self.plain,
             clean: self.params.clean,
             read_only: self.params.read_only,
             now: self.params.clock.now(),

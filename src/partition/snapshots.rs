@@ -6,6 +6,7 @@
 //! that can't be read any more are passed over: a transaction whose marker is among them stays open.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ pub(super) struct Rebuild<'a> {
     pub log_end: Offset,
     /// Begin here or before, because the transaction indexes from here on are to be written anew.
     pub from: Option<Offset>,
+    /// The bases of segments that are known to hold no batch of a producer with an id.
+    pub plain: &'a BTreeSet<Offset>,
     /// Whether the log was closed in order.
     pub clean: bool,
     pub read_only: bool,
@@ -77,7 +80,8 @@ impl Rebuild<'_> {
         let last_snapshot = loaded.as_ref().map(|(_, offset)| *offset);
         let (mut table, start) = loaded.unwrap_or_else(|| (ProducerTable::default(), self.log_start));
         table.expire(self.now, self.expiration_ms);
-        let end = replay(&mut table, self.list, start, self.log_end, self.read_only)?;
+        let skip = |segment: &Segment| self.plain.contains(&segment.base_offset());
+        let end = replay(&mut table, self.list, start..self.log_end, self.read_only, &skip)?;
         table.expire(self.now, self.expiration_ms);
         Ok(Rebuilt { table, end, last_snapshot })
     }
@@ -127,19 +131,19 @@ impl Rebuild<'_> {
     }
 }
 
-/// Tells the table of every batch in `[from, end)`, and the transaction indexes of aborted transactions they don't know.
+/// Tells the table of every batch in a range of offsets, those in segments to `skip` aside, and the transaction indexes of aborted transactions they don't know.
 /// Returns up to where this went: a marker that another process hasn't finished yet ends it.
 pub(super) fn replay(
     table: &mut ProducerTable,
     list: &SegmentList,
-    from: Offset,
-    end: Offset,
+    Range { start: from, end }: Range<Offset>,
     read_only: bool,
+    skip: &dyn Fn(&Segment) -> bool,
 ) -> Result<Offset, SegmentError> {
     if from >= end {
         return Ok(end);
     }
-    for segment in list.from(from) {
+    for segment in list.from(from).filter(|segment| !skip(segment)) {
         let entries = match (read_only, Arc::ptr_eq(segment, list.active())) {
             (false, _) => Entries::Ours,
             (true, true) => Entries::Growing { indexed: None },
@@ -238,9 +242,10 @@ fn replay_marker(
 
 impl Inner {
     /// Writes the table as the snapshot of the log up to `end`, unless there is one. Nothing is synced; the next flush does.
-    pub(super) fn take_snapshot(&self, writer: &mut Writer, end: Offset) -> Result<(), LogError> {
+    /// Returns whether it wrote one.
+    pub(super) fn take_snapshot(&self, writer: &mut Writer, end: Offset) -> Result<bool, LogError> {
         if end <= writer.last_snapshot.unwrap_or(load(&self.log_start)) {
-            return Ok(());
+            return Ok(false);
         }
         let bytes = self.producers.lock().snapshot().encode();
         let path = path_of(&self.dir, end);
@@ -254,7 +259,7 @@ impl Inner {
             self.forget_snapshot(last);
             remove(&*self.vfs, &self.dir, last).map_err(|error| self.wrap(error))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The table of a log that was cut; snapshots above `end` must be gone durably.
@@ -267,6 +272,7 @@ impl Inner {
             log_start: load(&self.log_start),
             log_end: end,
             from: None,
+            plain: &BTreeSet::new(),
             clean: false,
             read_only: false,
             now: self.clock.now(),

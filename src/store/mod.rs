@@ -228,6 +228,10 @@ impl LogStore {
     /// [`StoreError::Io`], [`StoreError::ReadOnly`], [`StoreError::Closed`].
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         let mut admin = self.shared.change()?;
+        for partition in self.shared.own_partitions() {
+            // Indexes and snapshots of producers only spare the next opening work: what can't be written now, it does.
+            partition.persist_state().ok();
+        }
         self.shared.write_checkpoints(&mut admin)
     }
 

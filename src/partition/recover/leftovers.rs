@@ -12,9 +12,8 @@ use crate::types::Offset;
 
 impl Opening<'_> {
     /// Ends what a crash interrupted: drops unfinished replacements, completes finished ones (reference 10.2, steps 1 to 4;
-    /// the order in which names are left is that of `replace.rs`).
-    pub(super) fn finish_swaps(&self) -> Result<(), LogError> {
-        let names = self.names()?;
+    /// the order in which names are left is that of `replace.rs`). Returns whether any of the folder's `names` has changed.
+    pub(super) fn finish_swaps(&self, names: &[String]) -> Result<bool, LogError> {
         let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
         let with_suffix = |suffix| parsed.iter().filter(move |name| name.suffix() == suffix);
         let cleaned_from = with_suffix(Suffix::Cleaned).filter_map(|name| name.offset()).min();
@@ -31,13 +30,15 @@ impl Opening<'_> {
             Suffix::Tmp => name.offset().is_some(),
             _ => false,
         };
-        self.remove_all(&parsed.iter().filter(is_leftover).collect::<Vec<_>>())?;
+        let leftovers: Vec<_> = parsed.iter().filter(is_leftover).collect();
+        self.remove_all(&leftovers)?;
         swaps.sort_by_key(|name| (name.offset(), name.kind()));
         if !swaps.is_empty() {
             self.complete_swaps(&swaps, &parsed)?;
         }
         let marks: Vec<_> = with_suffix(Suffix::None).filter(|name| name.kind() == FileKind::Replaced).collect();
-        self.remove_all(&marks)
+        self.remove_all(&marks)?;
+        Ok([&dropped, &leftovers, &swaps, &marks].iter().any(|names| !names.is_empty()))
     }
 
     /// Lets finished replacements take their places; `swaps` ascend, each `.log` before its indexes.

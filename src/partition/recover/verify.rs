@@ -67,14 +67,18 @@ impl Opening<'_> {
         if matches!(scan, Scan::Whole) {
             self.reindex(segment)?;
         }
-        let epochs = &mut self.epochs;
+        let (epochs, mut has_producers) = (&mut self.epochs, false);
         let recovered = segment.recover(scan, &mut |header| {
+            has_producers |= header.producer_id().is_some();
             if let Some(epoch) = header.leader_epoch()
                 && epochs.latest().is_none_or(|(latest, _)| epoch > latest)
             {
                 epochs.assign(epoch, header.base_offset());
             }
         });
+        if matches!(scan, Scan::Whole) && !has_producers {
+            self.plain.insert(segment.base_offset());
+        }
         recovered.map_err(|error| LogError::segment(&self.params.id, error))
     }
 
