@@ -140,10 +140,15 @@ impl LogFile {
         if start == end {
             return Ok(Bytes::new());
         }
-        if let Some(bytes) = slice(&self.map.read(), start, end) {
-            return Ok(bytes);
-        }
-        if self.mappable && published - (self.map.read().len() as u64) >= MAP_STEP.min(published) {
+        // One look at the map: another reader may renew it, even beyond what was published when this one began.
+        let mapped = {
+            let map = self.map.read();
+            if let Some(bytes) = slice(&map, start, end) {
+                return Ok(bytes);
+            }
+            map.len() as u64
+        };
+        if self.mappable && published.saturating_sub(mapped) >= MAP_STEP.min(published) {
             return self.read_mapped(start, end, published);
         }
         self.read_copied(start, end)
