@@ -28,7 +28,7 @@ use bytes::Bytes;
 
 pub use disk::DiskVfs;
 pub use error::IoError;
-pub use faulty::{Effect, Fault, FaultyVfs, Operation};
+pub use faulty::{Effect, Fault, FaultyVfs, Gate, Hook, Operation, PathFilter};
 pub use memory::MemoryVfs;
 pub(crate) use whole_file::{read_whole, replace_whole};
 
