@@ -77,6 +77,33 @@ fn every_field_of_kafkas_batch_is_read() {
 }
 
 #[test]
+fn records_may_be_spread_over_several_compressed_streams() {
+    let plain = hex(A2);
+    let expected = parse(plain.clone()).expect("sound");
+    let (header, records) = plain.split_at(BATCH_HEADER_SIZE);
+    'codecs: for codec in Compression::ALL {
+        let (first, second) = records.split_at(records.len() / 2);
+        let mut batch = header.to_vec();
+        for part in [first, &[], second] {
+            match crate::format::compression::compress(codec, None, part, &mut batch) {
+                Ok(()) => {}
+                Err(FormatError::MissingFeature { .. }) => continue 'codecs,
+                Err(error) => panic!("{codec:?}: {error}"),
+            }
+        }
+        batch[ATTRIBUTES_AT + 1] |= codec.id();
+        let length = u32::try_from(batch.len()).expect("small") - LENGTH_OVERHEAD;
+        batch[LENGTH_AT..EPOCH_AT].copy_from_slice(&length.to_be_bytes());
+        update_crc(&mut batch);
+        let batch = parse(batch).expect("sound");
+        let values = |batch: &RecordBatch| -> Vec<_> {
+            batch.records().map(|record| record.expect("sound").detach().value().map(<[u8]>::to_vec)).collect()
+        };
+        assert_eq!(values(&batch), values(&expected), "{codec:?}");
+    }
+}
+
+#[test]
 fn an_emptied_batch_keeps_its_offsets_and_its_producer() {
     let batch = parse(hex(A4)).expect("sound");
     let header = batch.header();

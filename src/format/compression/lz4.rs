@@ -11,7 +11,10 @@
 //! | 4 | end mark | 0 |
 //! | 0 or 4 | content checksum | skipped: the batch has a checksum of its own |
 //!
-//! The frame is walked here and only its blocks go to the LZ4 library, because a frame without an end mark, or with an
+//! Frames may follow each other, and so may frames to be skipped: a magic of `5x 2A 4D 18`, a size of 4 bytes (little
+//! endian), then so many bytes.
+//!
+//! Frames are walked here and only their blocks go to the LZ4 library, because a frame without an end mark, or with an
 //! empty block in its middle, must be an error and not a shorter stream.
 
 use super::{Refusal, check_limit};
@@ -20,6 +23,8 @@ use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 use twox_hash::XxHash32;
 
 const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+/// The magic of a frame to be skipped, little endian, its lowest four bits aside. Its size follows, then so many bytes.
+const SKIPPABLE: u32 = 0x184d_2a50;
 /// What the writer begins a frame with: magic, FLG, BD, header checksum.
 const HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
 const END_MARK: [u8; 4] = [0; 4];
@@ -74,11 +79,37 @@ fn block_size_field(size: usize) -> Result<u32, Refusal> {
 }
 
 pub(super) fn decompress(input: &[u8], checksum: HeaderChecksum, limit: usize) -> Result<Vec<u8>, Refusal> {
-    let mut cursor = Cursor::new(input);
-    let header = read_header(input, &mut cursor, checksum)?;
     let mut content = Vec::with_capacity(input.len().saturating_mul(3).min(limit));
+    let mut rest = input;
     loop {
-        let field = read_u32_le(&mut cursor, "block size")?;
+        let mut cursor = Cursor::new(rest);
+        let magic = cursor.array("magic")?;
+        if magic == MAGIC {
+            append_frame(rest, &mut cursor, checksum, limit, &mut content)?;
+        } else if u32::from_le_bytes(magic) & !0xf == SKIPPABLE {
+            let size = read_u32_le(&mut cursor, "size of what is to be skipped")?;
+            cursor.take(size as usize, "what is to be skipped")?;
+        } else {
+            return Err("no LZ4 frame begins here".into());
+        }
+        rest = rest.get(cursor.at()..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(content);
+        }
+    }
+}
+
+/// Decodes the frame that `input` begins with onto the end of `content`; `cursor` is behind its magic.
+fn append_frame(
+    input: &[u8],
+    cursor: &mut Cursor<'_>,
+    checksum: HeaderChecksum,
+    limit: usize,
+    content: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let header = read_header(input, cursor, checksum)?;
+    loop {
+        let field = read_u32_le(cursor, "block size")?;
         if field == 0 {
             break;
         }
@@ -86,11 +117,11 @@ pub(super) fn decompress(input: &[u8], checksum: HeaderChecksum, limit: usize) -
         if block.len() > header.max_block_size {
             return Err("a block is longer than the frame's largest".into());
         }
-        if header.has_block_checksums && read_u32_le(&mut cursor, "block checksum")? != XxHash32::oneshot(0, block) {
+        if header.has_block_checksums && read_u32_le(cursor, "block checksum")? != XxHash32::oneshot(0, block) {
             return Err("wrong block checksum".into());
         }
         if field & RAW == 0 {
-            append_block(block, header.max_block_size, &mut content)?;
+            append_block(block, header.max_block_size, content)?;
         } else {
             content.extend_from_slice(block);
         }
@@ -99,13 +130,11 @@ pub(super) fn decompress(input: &[u8], checksum: HeaderChecksum, limit: usize) -
     if header.has_content_checksum {
         cursor.take(4, "content checksum")?;
     }
-    if cursor.remaining() == 0 { Ok(content) } else { Err("bytes after the end of the frame".into()) }
+    Ok(())
 }
 
+/// `input` begins with the frame, whose magic `cursor` has passed.
 fn read_header(input: &[u8], cursor: &mut Cursor<'_>, checksum: HeaderChecksum) -> Result<Header, Refusal> {
-    if cursor.take(MAGIC.len(), "magic")? != MAGIC {
-        return Err("no LZ4 frame begins here".into());
-    }
     let flags = cursor.read_i8("FLG")?.cast_unsigned();
     let block_descriptor = cursor.read_i8("BD")?.cast_unsigned();
     let is_set = |bit: u32| flags & (1 << bit) != 0;
@@ -234,6 +263,31 @@ mod tests {
             let bytes = [&MAGIC[..], &[flags, block_descriptor, checksum], &END_MARK].concat();
             assert!(read(&bytes).is_err(), "{flags:02x} {block_descriptor:02x}");
         }
+    }
+
+    #[test]
+    fn frames_of_different_kinds_and_frames_to_be_skipped_may_follow_each_other() {
+        let info = FrameInfo::new()
+            .block_mode(BlockMode::Independent)
+            .block_size(BlockSize::Max256KB)
+            .block_checksums(true)
+            .content_checksum(true);
+        let mut first = Vec::new();
+        assert!(compress(b"one ", &mut first).is_ok());
+        let skipped = |number: u8, size: u8| {
+            [&[0x50 + number, 0x2a, 0x4d, 0x18, size, 0, 0, 0][..], &vec![9; size.into()]].concat()
+        };
+        let parts =
+            [skipped(0, 0), first, skipped(15, 3), frame(info.clone(), &sample()), frame(info, b""), skipped(7, 200)];
+        assert_eq!(read(&parts.concat()), Ok([b"one ".to_vec(), sample()].concat()));
+        assert_eq!(read(&skipped(3, 5)), Ok(Vec::new()));
+        for cut in 0..13 {
+            assert!(read(&skipped(3, 5)[..cut]).is_err(), "cut at {cut}");
+        }
+        let huge = [0x50, 0x2a, 0x4d, 0x18, 0xff, 0xff, 0xff, 0xff];
+        assert!(read(&huge).is_err());
+        let legacy = [0x02, 0x21, 0x4c, 0x18, 0, 0, 0, 0];
+        assert!(read(&legacy).is_err());
     }
 
     #[test]

@@ -8,13 +8,16 @@
 //! | 4 | block size | i32, then that many bytes of one raw snappy block; repeated to the end |
 //!
 //! A raw block begins with the size of its content as a varint. Nothing says how many blocks there are, so a stream
-//! cut between two blocks can't be told from a shorter one: the batch's checksum and record count have to.
+//! cut between two blocks can't be told from a shorter one: the batch's checksum and record count have to. Where a block's
+//! size should stand, the first half of the magic begins another stream.
 
 use super::{Refusal, check_limit};
 use crate::format::cursor::Cursor;
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
 const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+/// The first half of the magic, read as a block's size.
+const ANOTHER_STREAM: i32 = i32::from_be_bytes([0x82, b'S', b'N', b'A']);
 /// What follows the magic: version 1, compatible with version 1.
 const VERSIONS: [u8; 8] = [0, 0, 0, 1, 0, 0, 0, 1];
 /// Content bytes that the writer puts into one block.
@@ -47,15 +50,27 @@ pub(super) fn decompress(input: &[u8], limit: usize) -> Result<Vec<u8>, Refusal>
         return Ok(content);
     }
     let mut cursor = Cursor::new(input);
-    cursor.take(MAGIC.len(), "magic")?;
-    if cursor.read_i32("version")? < 1 || cursor.read_i32("compatible version")? > 1 {
-        return Err("unknown version of the xerial framing".into());
-    }
     while cursor.remaining() > 0 {
-        let size = usize::try_from(cursor.read_i32("block size")?).map_err(|_| Refusal::from("negative block size"))?;
+        let size = cursor.read_i32("block size")?;
+        if size == ANOTHER_STREAM {
+            finish_header(&mut cursor)?;
+            continue;
+        }
+        let size = usize::try_from(size).map_err(|_| Refusal::from("negative block size"))?;
         append_block(cursor.take(size, "block")?, limit, &mut content)?;
     }
     Ok(content)
+}
+
+/// Reads the header of a stream behind the first half of its magic.
+fn finish_header(cursor: &mut Cursor<'_>) -> Result<(), Refusal> {
+    if Some(cursor.take(4, "magic")?) != MAGIC.get(4..) {
+        return Err("no xerial stream begins here".into());
+    }
+    if cursor.read_i32("version")? < 1 || cursor.read_i32("compatible version")? > 1 {
+        return Err("unknown version of the xerial framing".into());
+    }
+    Ok(())
 }
 
 /// Decodes one raw block onto the end of `content`.
@@ -108,5 +123,26 @@ mod tests {
         assert!(decompress(&stream(&VERSIONS, 4), 10).is_err());
         assert!(decompress(&stream(&[0; 8], 3), 10).is_err());
         assert!(decompress(&stream(&[0, 0, 0, 2, 0, 0, 0, 2], 3), 10).is_err());
+    }
+
+    #[test]
+    fn a_stream_may_have_any_number_of_blocks_and_streams_even_empty_ones() {
+        let block = |content: &[u8]| {
+            let block = Encoder::new().compress_vec(content).expect("compresses");
+            [&i32::try_from(block.len()).expect("small").to_be_bytes(), &block[..]].concat()
+        };
+        let header = [MAGIC, VERSIONS].concat();
+        let bytes = [&header[..], &block(b"a"), &block(b""), &block(b"b"), &header, &header, &block(b"c")].concat();
+        assert!(matches!(decompress(&bytes, 3), Ok(content) if content == b"abc"));
+        assert!(matches!(decompress(&bytes, 2), Err(Refusal::TooLarge(3))));
+        assert!(matches!(decompress(&header, 0), Ok(content) if content.is_empty()));
+    }
+
+    #[test]
+    fn half_a_magic_that_begins_no_stream_is_refused() {
+        let header = [MAGIC, VERSIONS].concat();
+        for tail in [&MAGIC[..4], &MAGIC[..], &[0x82, b'S', b'N', b'A', 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]] {
+            assert!(decompress(&[&header[..], tail].concat(), 10).is_err());
+        }
     }
 }
