@@ -48,7 +48,7 @@ pub use recover::{Cut, PartitionRecovery, VerifiedPoint};
 
 pub(crate) use recover::OpenParams;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::TopicSettings;
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
@@ -130,7 +130,7 @@ struct Writer {
     /// The random part of `segment.jitter.ms` for the active segment.
     jitter_ms: u64,
     /// When the last flush ended or the partition was opened.
-    last_flush: Timestamp,
+    last_flush: Moment,
     /// The offset of the newest producer snapshot that stands for the log as it is.
     last_snapshot: Option<Offset>,
     /// Up to where the table of producers has followed a log that another process writes.
@@ -246,12 +246,13 @@ impl Partition {
         self.inner.list().first().base_offset()
     }
 
-    /// Milliseconds since the last flush, or since the partition was opened.
+    /// Milliseconds since the last flush, or since the partition was opened; 0 when all is durable. A wall clock that was set
+    /// back doesn't put a flush off.
     pub(crate) fn unflushed_ms(&self, now: Timestamp) -> u64 {
         if self.recovery_point() >= self.log_end_offset() {
             return 0;
         }
-        u64::try_from(now.millis_since(self.inner.writer.lock().last_flush)).unwrap_or(0)
+        self.inner.writer.lock().last_flush.millis_until(now, &*self.inner.clock)
     }
 
     /// What retention decides on, oldest segment first.

@@ -23,7 +23,7 @@ use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
 use super::wait::Waiters;
 use super::{Inner, LogError, Partition, Status, Writer};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::config::TopicSettings;
 use crate::format::LeaderEpochCheckpoint;
 use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suffix};
@@ -127,7 +127,7 @@ impl Partition {
             writer: Mutex::new(Writer {
                 segment_created: now,
                 jitter_ms: draw_jitter(&params.settings),
-                last_flush: now,
+                last_flush: Moment::of(&*params.clock),
                 last_snapshot: None,
                 replayed: opened.log_end,
             }),
@@ -200,7 +200,7 @@ impl Partition {
         let (end, report) = (opened.log_end, opened.report.clone());
         inner.adopt(&mut writer, opened)?;
         *inner.status.write() = Status::Online;
-        writer.last_flush = inner.clock.now();
+        writer.last_flush = Moment::of(&*inner.clock);
         inner.make_durable(end)?;
         Ok(report)
     }

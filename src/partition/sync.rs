@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Inner, LogError, Partition, load, store};
+use crate::clock::Moment;
 use crate::segment::Segment;
 use crate::types::Offset;
 use crate::vfs::OpenMode;
@@ -39,7 +40,7 @@ impl Partition {
         }
         self.inner.check_online()?;
         self.inner.make_durable(self.log_end_offset())?;
-        self.inner.writer.lock().last_flush = self.inner.clock.now();
+        self.inner.writer.lock().last_flush = Moment::of(&*self.inner.clock);
         Ok(())
     }
 }
