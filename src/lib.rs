@@ -57,7 +57,10 @@ pub use format::{CommittedOffset, Compression, OwnedRecord, Record, RecordBatch,
 #[cfg(feature = "groups")]
 pub use group::{GroupError, OffsetLog};
 pub use location::Location;
-pub use maintenance::{CompactionOptions, CompactionProgress, CompactionReport, MaintenanceHandle, TickReport};
+pub use maintenance::{
+    CompactionOptions, CompactionProgress, CompactionReport, MaintenanceFailure, MaintenanceHandle, MaintenanceWork,
+    TickReport,
+};
 pub use metrics::StoreMetrics;
 pub use name::{PartitionId, TopicName, TopicPartition};
 pub use partition::{

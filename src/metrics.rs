@@ -80,6 +80,8 @@ counters! {
     compaction_bytes_written,
     /// Partitions that compaction gave up because of damage.
     uncleanable_partitions,
+    /// Pieces of background work that failed, in ticks and in maintenance threads.
+    maintenance_failures,
 }
 
 #[cfg(test)]

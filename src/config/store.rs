@@ -99,6 +99,13 @@ config_keys! {
     "num.recovery.threads.per.data.dir" => num_recovery_threads: u32 = 2,
         "a whole number from 1 to 2147483647", |text| size(text, 1);
 
+    /// `log.initial.task.delay.ms`: milliseconds from the start of maintenance to the first look for segments to delete, the
+    /// first flush and the first checkpoint, unless their interval is shorter. Default 30000; at least 0.
+    ///
+    /// Lower it where a program runs for less than the retention's interval at a time.
+    "log.initial.task.delay.ms" => initial_task_delay_ms: u64 = 30_000,
+        "a whole number of at least 0", |text| long(text, 0);
+
     /// `log.flush.offset.checkpoint.interval.ms`: milliseconds between writes of the recovery points. Default 60000; at
     /// least 0.
     ///
@@ -217,6 +224,7 @@ mod tests {
     fn every_default_and_lowest_value_is_the_documented_one() {
         let table = [
             ("num.recovery.threads.per.data.dir", "2", "1"),
+            ("log.initial.task.delay.ms", "30000", "0"),
             ("log.flush.offset.checkpoint.interval.ms", "60000", "0"),
             ("log.flush.start.offset.checkpoint.interval.ms", "60000", "0"),
             ("replica.high.watermark.checkpoint.interval.ms", "5000", "0"),

@@ -8,6 +8,7 @@ mod cleaner;
 mod compact;
 mod compaction;
 mod key_map;
+mod report;
 mod retention;
 mod survey;
 mod threads;
@@ -19,6 +20,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub use compact::{CompactionOptions, CompactionProgress, CompactionReport};
+pub use report::{MaintenanceFailure, MaintenanceWork, TickReport};
 pub use threads::MaintenanceHandle;
 
 use crate::config::{StoreSettings, TopicSettings};
@@ -29,40 +31,14 @@ use crate::types::Timestamp;
 use compaction::Extent;
 use key_map::KeyMapLimits;
 
-/// What one step of background work did.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct TickReport {
-    /// Partitions that were synced because their oldest unsynced record was older than `flush.ms`.
-    pub flushed_partitions: usize,
-    /// Segments that retention removed from their logs.
-    pub expired_segments: usize,
-    /// Bytes of their `.log` files.
-    pub expired_bytes: u64,
-    /// Files that were unlinked after `file.delete.delay.ms`.
-    pub removed_files: usize,
-    /// Producers that were forgotten after `producer.id.expiration.ms`, each counted in every partition.
-    pub expired_producers: usize,
-    /// Partitions that were compacted.
-    pub compacted_partitions: usize,
-    /// Bytes of batches that compactions read, those that did not go through included.
-    pub compaction_bytes_read: u64,
-    /// Bytes of batches that they wrote.
-    pub compaction_bytes_written: u64,
-    /// Whether the checkpoints were written.
-    pub checkpointed: bool,
-    /// Partitions whose work failed; the others were looked after nevertheless.
-    pub failures: Vec<LogError>,
-}
-
 impl LogStore {
     /// One step of background work: syncs partitions by `flush.ms`, applies retention, compacts what is dirty enough, forgets idle
     /// producers, unlinks files that were deleted long enough ago, writes the checkpoints. Looks at every partition once; `now`
     /// is the time that all of it goes by. With `log.cleaner.io.max.bytes.per.second`, compaction sleeps in between.
     ///
     /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::ReadOnly`], and [`StoreError::Io`] when a checkpoint can't be written. What fails in
-    /// one partition stands in the report.
+    /// [`StoreError::Closed`] and [`StoreError::ReadOnly`], with nothing done. Everything else that fails is listed in
+    /// [`TickReport::failures`], and keeps no other work from its turn.
     ///
     /// # Example
     ///
@@ -81,25 +57,27 @@ impl LogStore {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn tick(&self, now: Timestamp) -> Result<TickReport, StoreError> {
-        self.step(now, Work::ALL, &Pace { is_stopped: &|| false, sleep: &std::thread::sleep })
+        let pace = Pace { is_stopped: &|| false, sleep: &std::thread::sleep, on_failure: &|_| () };
+        self.step(now, Work::ALL, &pace)
     }
 
     fn step(&self, now: Timestamp, work: Work, pace: &Pace<'_>) -> Result<TickReport, StoreError> {
         let mut report = TickReport::default();
         let partitions = self.maintained_partitions()?;
         for partition in &partitions {
-            if let Err(error) = report.look_after(partition, now, work) {
-                report.failures.push(error);
-            }
+            report.look_after(partition, now, work, pace);
         }
         if work.compaction && self.settings().cleaner_enable {
             report.compact_in_turn(&partitions, now, self.settings(), pace);
         }
-        report.removed_files += self.remove_expired(now)?;
-        if work.checkpoint {
-            self.checkpoint()?;
-            report.checkpointed = true;
+        if let Some(removed) = report.note(MaintenanceWork::Removal, self.remove_expired(now), pace) {
+            report.removed_files += removed.folders;
+            report.note(MaintenanceWork::Removal, removed.failure.map_or(Ok(()), Err), pace);
         }
+        if work.checkpoint {
+            report.checkpointed = report.note(MaintenanceWork::Checkpoint, self.checkpoint(), pace).is_some();
+        }
+        self.counters().maintenance_failures.add(report.failures.len() as u64);
         Ok(report)
     }
 }
@@ -118,24 +96,29 @@ impl Work {
     const ALL: Self = Self { flush: true, retention: true, compaction: true, producers: true, checkpoint: true };
 }
 
-/// How work that takes long sleeps, and learns that it is to end.
+/// How work that takes long sleeps, and learns that it is to end; and who is told of failures.
 struct Pace<'a> {
     is_stopped: &'a dyn Fn() -> bool,
     sleep: &'a dyn Fn(Duration),
+    on_failure: &'a dyn Fn(&MaintenanceFailure),
 }
 
 impl TickReport {
-    fn look_after(&mut self, partition: &Partition, now: Timestamp, work: Work) -> Result<(), LogError> {
+    fn look_after(&mut self, partition: &Partition, now: Timestamp, work: Work, pace: &Pace<'_>) {
         if work.producers {
             self.expired_producers += partition.expire_producers(now);
         }
         let settings = partition.settings();
         if work.flush && partition.unflushed_ms(now) >= settings.flush_ms {
-            partition.flush()?;
-            self.flushed_partitions += 1;
+            let flushed = self.note(MaintenanceWork::Flush, partition.flush(), pace);
+            self.flushed_partitions += usize::from(flushed.is_some());
         }
-        self.removed_files += partition.remove_expired_files(now)?;
-        if work.retention { self.expire(partition, &settings, now) } else { Ok(()) }
+        let removed = self.note(MaintenanceWork::Removal, partition.remove_expired_files(now), pace);
+        self.removed_files += removed.unwrap_or(0);
+        if work.retention {
+            let expired = self.expire(partition, &settings, now);
+            self.note(MaintenanceWork::Retention, expired, pace);
+        }
     }
 
     fn expire(&mut self, partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<(), LogError> {
@@ -153,12 +136,8 @@ impl TickReport {
     fn compact_in_turn(&mut self, partitions: &[Partition], now: Timestamp, settings: &StoreSettings, pace: &Pace<'_>) {
         let mut due = Vec::new();
         for partition in partitions {
-            match eligible(partition, now) {
-                Ok(extent) => due.extend(extent.map(|extent| (partition, extent))),
-                // Closed by somebody else meanwhile.
-                Err(LogError::Closed { .. }) => {}
-                Err(error) => self.failures.push(error),
-            }
+            let extent = self.note(MaintenanceWork::Compaction, eligible(partition, now), pace).flatten();
+            due.extend(extent.map(|extent| (partition, extent)));
         }
         let extents: Vec<_> = due.iter().map(|(_, extent)| *extent).collect();
         let progress = |_| if (pace.is_stopped)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
@@ -173,23 +152,30 @@ impl TickReport {
         };
         for position in compaction::order(&extents) {
             if let Some((partition, extent)) = due.get(position) {
-                self.compact(partition, *extent, now, &options);
+                let done = compact_alone(partition, *extent, now, &options);
+                let done = self.note(MaintenanceWork::Compaction, done, pace).flatten();
+                self.add_compaction(done);
             }
         }
     }
 
-    fn compact(&mut self, partition: &Partition, extent: Extent, now: Timestamp, options: &CompactionOptions<'_>) {
-        // Somebody compacts it by hand.
-        let Some(_only) = partition.try_lock_cleaning() else { return };
-        match compact::compact(partition, &partition.settings(), extent, now, options) {
-            Ok(done) => {
-                self.compacted_partitions += usize::from(done.is_complete);
-                self.compaction_bytes_read += done.bytes_read;
-                self.compaction_bytes_written += done.bytes_written;
-            }
-            Err(error) => self.failures.push(error),
-        }
+    fn add_compaction(&mut self, done: Option<CompactionReport>) {
+        let Some(done) = done else { return };
+        self.compacted_partitions += usize::from(done.is_complete);
+        self.compaction_bytes_read += done.bytes_read;
+        self.compaction_bytes_written += done.bytes_written;
     }
+}
+
+/// Compacts a partition, unless somebody else does.
+fn compact_alone(
+    partition: &Partition,
+    extent: Extent,
+    now: Timestamp,
+    options: &CompactionOptions<'_>,
+) -> Result<Option<CompactionReport>, LogError> {
+    let Some(_only) = partition.try_lock_cleaning() else { return Ok(None) };
+    compact::compact(partition, &partition.settings(), extent, now, options).map(Some)
 }
 
 /// What is to be compacted of a partition in the background, if anything is.

@@ -52,7 +52,7 @@ pub(crate) use producer_ids::CoordinatorClaim;
 
 use crate::clock::Clock;
 use crate::config::{StoreConfig, StoreSettings, TopicConfig};
-use crate::metrics::StoreMetrics;
+use crate::metrics::{Counters, StoreMetrics};
 use crate::name::TopicName;
 use crate::partition::{LogError, Partition};
 use crate::types::Timestamp;
@@ -60,7 +60,7 @@ use crate::vfs::DirLock;
 use checkpoints::Checkpoints;
 use parallel::in_parallel;
 use partitions::Opener;
-use removal::Removals;
+use removal::{Removals, Removed};
 use topic::TopicShared;
 use topics_file::TopicsFile;
 
@@ -268,10 +268,15 @@ impl LogStore {
         &self.shared.opener.clock
     }
 
-    /// Removes some files of deleted topics whose delay is over, at most 1024; returns how many folders are gone now.
-    pub(crate) fn remove_expired(&self, now: Timestamp) -> Result<usize, StoreError> {
+    /// What counts the work that was done.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.opener.counters
+    }
+
+    /// Removes some files of deleted topics whose delay is over, at most 1024.
+    pub(crate) fn remove_expired(&self, now: Timestamp) -> Result<Removed, StoreError> {
         let mut admin = self.shared.change()?;
-        Ok(admin.removals.step(&*self.shared.opener.vfs, now)?)
+        Ok(admin.removals.step(&*self.shared.opener.vfs, now))
     }
 
     /// The last part of opening a store for writing.

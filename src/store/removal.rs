@@ -30,12 +30,9 @@ impl Removals {
         self.waiting.push((due, dir));
     }
 
-    /// Removes files of folders whose time has come, at most 1024 of them; returns how many folders are gone now.
-    /// A folder that can't be removed is tried again by the next step.
-    ///
-    /// # Errors
-    /// The first failure; other folders were still looked at.
-    pub(super) fn step(&mut self, vfs: &dyn Vfs, now: Timestamp) -> Result<usize, IoError> {
+    /// Removes files of folders whose time has come, at most 1024 of them. A folder that can't be removed keeps no other one
+    /// from its turn, and is tried again by the next step.
+    pub(super) fn step(&mut self, vfs: &dyn Vfs, now: Timestamp) -> Removed {
         let mut budget = STEP_COUNT;
         let mut failure = None;
         let before = self.waiting.len();
@@ -48,8 +45,17 @@ impl Removals {
                 true
             })
         });
-        failure.map_or(Ok(before - self.waiting.len()), Err)
+        Removed { folders: before - self.waiting.len(), failure }
     }
+}
+
+/// What a step of removals did.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    /// How many folders are gone now.
+    pub folders: usize,
+    /// The first failure.
+    pub failure: Option<IoError>,
 }
 
 /// Removes a folder and what is in it, as far as `budget` goes; whether it is gone.

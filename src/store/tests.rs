@@ -520,9 +520,9 @@ fn a_deleted_topic_is_gone_at_once_and_its_files_after_the_delay() {
     // A new topic of the same name begins anew.
     assert_ne!(create(&store, "orders", 1).id(), id);
     assert_eq!(end(&store, "orders", 0), 0);
-    assert_eq!(store.remove_expired(clock.now()).unwrap(), 0);
+    assert_eq!(store.remove_expired(clock.now()).unwrap().folders, 0);
     clock.advance(500);
-    assert_eq!(store.remove_expired(clock.now()).unwrap(), 2);
+    assert_eq!(store.remove_expired(clock.now()).unwrap().folders, 2);
     assert_eq!(waiting(), 0);
 }
 
@@ -536,7 +536,7 @@ fn folders_whose_removal_was_cut_short_go_at_the_next_opening_in_bounded_steps()
     }
     let store = open(&vfs);
     assert_eq!(vfs.read_dir(&dir).unwrap().len(), 1500 - 1024);
-    assert_eq!(store.remove_expired(store.clock().now()).unwrap(), 1);
+    assert_eq!(store.remove_expired(store.clock().now()).unwrap().folders, 1);
     assert_eq!(vfs.metadata(&dir).unwrap(), None);
 }
 
