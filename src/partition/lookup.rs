@@ -13,7 +13,8 @@ pub enum OffsetSpec {
     Earliest,
     /// The high watermark (Kafka's -1).
     Latest,
-    /// The first record with the greatest timestamp (Kafka's -3).
+    /// The first record with the greatest timestamp (Kafka's -3), of those that can be read: at or above the log start, and
+    /// in no aborted transaction. Records of open transactions count.
     MaxTimestamp,
     /// The first record whose timestamp is at or after this one.
     Timestamp(Timestamp),
@@ -44,7 +45,9 @@ impl Partition {
         let found = match spec {
             OffsetSpec::Earliest => Ok(Some((self.log_start_offset(), None))),
             OffsetSpec::Latest => Ok(Some((self.high_watermark(), None))),
-            OffsetSpec::MaxTimestamp => self.find_max_timestamp(),
+            OffsetSpec::MaxTimestamp => {
+                self.find_max_timestamp().map(|found| found.map(|(offset, timestamp)| (offset, Some(timestamp))))
+            }
             OffsetSpec::Timestamp(target) => self.find_timestamp(target),
         };
         let found = found.map_err(|error| self.inner.wrap(error))?;
@@ -73,23 +76,6 @@ impl Partition {
             }
         }
         Ok(None)
-    }
-
-    fn find_max_timestamp(&self) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {
-        let list = self.inner.list();
-        let mut best: Option<(Timestamp, &Segment)> = None;
-        for segment in list.iter() {
-            if let Some(largest) = segment.largest_timestamp()?
-                && best.is_none_or(|(known, _)| largest > known)
-            {
-                best = Some((largest, segment));
-            }
-        }
-        let Some((largest, segment)) = best else { return Ok(None) };
-        let start = self.log_start_offset();
-        let Some((position, batch)) = segment.find_by_time(largest, start)? else { return Ok(None) };
-        let found = first_record(segment, position, &batch, start, |timestamp| timestamp == largest)?;
-        Ok(found.map(|(offset, timestamp)| (offset, Some(timestamp))))
     }
 }
 

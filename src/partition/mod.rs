@@ -19,6 +19,7 @@ mod epochs;
 mod error;
 mod follow;
 mod lookup;
+mod max_timestamp;
 mod producers;
 mod read;
 mod recover;
