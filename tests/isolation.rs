@@ -268,24 +268,56 @@ fn truncating_brings_back_an_open_transaction_and_forgets_an_aborted_one() {
 }
 
 #[test]
-fn markers_that_end_nothing_are_refused_and_write_nothing() {
+fn markers_of_old_epochs_and_old_coordinators_are_refused_and_write_nothing() {
     let rig = Rig::new(&[]);
     let refused = |marker| match rig.partition.end_transaction(&marker, Durability::Written).unwrap_err() {
         LogError::Producer { source, .. } => source,
         other => panic!("{other}"),
     };
-    assert!(matches!(refused(marker(Commit, 1, 0)), ProducerError::NoTransaction { .. }));
     send(&rig.partition, stamp(1, 3, 0), "plain");
-    assert!(matches!(refused(marker(Abort, 1, 3)), ProducerError::NoTransaction { .. }));
+    assert!(matches!(refused(marker(Abort, 1, 2)), ProducerError::InvalidEpoch { .. }), "no transaction is open");
     send(&rig.partition, in_transaction(1, 3, 1), "open");
     let stale = refused(marker(Commit, 1, 2));
     assert!(matches!(stale, ProducerError::InvalidEpoch { .. }));
     assert_eq!(stale.kind(), ErrorKind::Fenced);
     let old = TransactionMarker { coordinator_epoch: 5, ..marker(Commit, 1, 3) };
     end(&rig.partition, old);
+    assert!(matches!(refused(marker(Commit, 1, 3)), ProducerError::CoordinatorFenced { .. }), "no transaction is open");
     send(&rig.partition, in_transaction(1, 3, 2), "open");
     assert!(matches!(refused(marker(Commit, 1, 3)), ProducerError::CoordinatorFenced { .. }));
     assert_eq!(rig.partition.log_end_offset(), offset(4));
+}
+
+#[test]
+fn a_marker_that_ends_nothing_is_written_fences_and_may_be_repeated() {
+    let rig = Rig::new(&[]);
+    assert_eq!(end(&rig.partition, marker(Abort, 1, 4)), 0, "of a producer that the log does not know");
+    let late = rig.partition.append_from(in_transaction(1, 3, 0), &[Record::new("late")], Durability::Written);
+    let late = late.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Fenced, "{late}");
+    send(&rig.partition, in_transaction(1, 4, 0), "a");
+    for _ in 0..3 {
+        end(&rig.partition, marker(Commit, 1, 5));
+    }
+    send(&rig.partition, in_transaction(1, 5, 0), "never");
+    for _ in 0..3 {
+        end(&rig.partition, marker(Abort, 1, 6));
+    }
+    send(&rig.partition, in_transaction(1, 6, 0), "b");
+    end(&rig.partition, marker(Commit, 1, 7));
+    let is_right = |partition: &Partition| {
+        assert_eq!(committed(partition), ["a", "b"]);
+        assert_eq!(partition.open_transactions(), []);
+        assert_eq!(partition.producers()[0].producer_epoch.value(), 7);
+        let late = partition.append_from(stamp(1, 6, 1), &[Record::new("late")], Durability::Written).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Fenced, "{late}");
+    };
+    is_right(&rig.partition);
+    let index = rig.files().into_iter().find(|name| name.ends_with(".txnindex")).unwrap();
+    let size = rig.memory.metadata(&rig.partition.path().join(index)).unwrap().unwrap().size;
+    assert_eq!(size, 34, "one entry, of the one aborted transaction");
+    let killed = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+    is_right(&partition_of(&killed));
 }
 
 #[test]

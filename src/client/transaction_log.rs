@@ -33,7 +33,7 @@ use super::transitions;
 use crate::format::{TransactionEntry, TransactionMarker, TransactionResult};
 use crate::group::OffsetLog;
 use crate::name::{PartitionId, TopicPartition, shortened};
-use crate::partition::{Durability, LogError, Partition, ProducerError};
+use crate::partition::{Durability, LogError, Partition};
 use crate::store::{CoordinatorClaim, LogStore, StoreError, Topic};
 use crate::types::{ProducerId, Timestamp};
 
@@ -451,13 +451,14 @@ impl TransactionalId {
     }
 }
 
-/// Ends a transaction in one partition, durably, whether or not that was done before.
+/// Ends a transaction in one partition, durably, unless that was done before. Where nothing was ever written, the marker
+/// fences what might still come.
 fn put_marker(partition: &Partition, marker: &TransactionMarker) -> Result<(), LogError> {
-    match partition.end_transaction(marker, Durability::Durable) {
-        // The marker is there, or nothing was ever written. It may not be durable yet when the process died behind it.
-        Err(LogError::Producer { source: ProducerError::NoTransaction { .. }, .. }) => partition.flush(),
-        other => other.map(|_| ()),
+    if partition.has_ended_in(marker.producer_id, marker.producer_epoch) {
+        // The marker may not be durable yet when the process died behind it.
+        return partition.flush();
     }
+    partition.end_transaction(marker, Durability::Durable).map(|_| ())
 }
 
 const fn is_unknown(error: &StoreError) -> bool {

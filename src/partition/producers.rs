@@ -53,7 +53,8 @@ pub enum ProducerError {
         /// Where its transaction begins.
         first_offset: Offset,
     },
-    /// A marker for a producer that has no transaction open. Kafka's `INVALID_TXN_STATE`.
+    /// A marker for a producer that has no transaction open. The log takes such markers, so that a coordinator may repeat them,
+    /// and does not return this. Kafka's `INVALID_TXN_STATE`.
     #[error("producer {producer_id} has no open transaction to end")]
     NoTransaction {
         /// The producer.
@@ -142,6 +143,11 @@ impl ProducerTable {
         producer.is_some_and(|producer| producer.transaction.is_some())
     }
 
+    /// Whether the producer's last epoch is `epoch` and no transaction of it is open.
+    pub(super) fn has_ended_in(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.producers.get(&id).is_some_and(|producer| producer.epoch == epoch && producer.transaction.is_none())
+    }
+
     /// Whether the log may take the `count` records of a batch; `Some` for one that it has taken already.
     pub(super) fn check(&self, stamp: &ProducerStamp, count: u32) -> Result<Option<BatchTrace>, ProducerError> {
         let Some(producer) = self.producers.get(&stamp.id) else { return Ok(None) };
@@ -163,20 +169,18 @@ impl ProducerTable {
         }
     }
 
-    /// Whether the log may take a marker.
+    /// Whether the log may take a marker. One that ends no transaction is taken too: a coordinator that doesn't know whether
+    /// its marker arrived repeats it, and its epoch fences older producers of the id (reference 6.2).
     pub(super) fn check_marker(&self, marker: &TransactionMarker) -> Result<(), ProducerError> {
         let producer_id = marker.producer_id;
-        let Some(producer) = self.producers.get(&producer_id) else {
-            return Err(ProducerError::NoTransaction { producer_id });
-        };
+        let Some(producer) = self.producers.get(&producer_id) else { return Ok(()) };
         producer.check_epoch(producer_id, marker.producer_epoch)?;
-        if let Some(known) = producer.coordinator_epoch
-            && i64::from(marker.coordinator_epoch) < i64::from(known)
-        {
-            let got = marker.coordinator_epoch;
-            return Err(ProducerError::CoordinatorFenced { producer_id, got, known });
+        match producer.coordinator_epoch {
+            Some(known) if i64::from(marker.coordinator_epoch) < i64::from(known) => {
+                Err(ProducerError::CoordinatorFenced { producer_id, got: marker.coordinator_epoch, known })
+            }
+            _ => Ok(()),
         }
-        producer.transaction.map(|_| ()).ok_or(ProducerError::NoTransaction { producer_id })
     }
 
     /// Notes a data batch that is in the log now.

@@ -13,7 +13,7 @@ use crate::format::{
     BatchHeader, Compression, ProducerEntry, ProducerStamp, Record, RecordBatch, TransactionMarker, marker_batch,
 };
 use crate::segment::Segment;
-use crate::types::{Offset, ProducerId, Timestamp};
+use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 impl Partition {
     /// Appends records as one batch of an idempotent or transactional producer. A batch that is in the log already, by its
@@ -60,9 +60,12 @@ impl Partition {
     /// Ends the producer's open transaction with a marker; what it wrote here becomes visible to readers of committed records,
     /// or never does. A marker of a higher epoch than the transaction's fences whoever still writes with the old one.
     ///
+    /// Where no transaction of the producer is open the marker is written all the same and fences in the same way, so that a
+    /// coordinator may repeat a marker until it knows that it is there.
+    ///
     /// # Errors
-    /// [`LogError::Producer`] for a producer without an open transaction, a lower epoch than its own, or an older coordinator
-    /// epoch, and then nothing was written. [`LogError::Segment`] when the disk fails: where the marker is in the log and its entry in the
+    /// [`LogError::Producer`] for a lower epoch than the producer's own, or an older coordinator epoch, and then nothing was
+    /// written. [`LogError::Segment`] when the disk fails: where the marker is in the log and its entry in the
     /// transaction index isn't, the partition is offline, and reopening it writes the entry.
     pub fn end_transaction(&self, marker: &TransactionMarker, durability: Durability) -> Result<Appended, LogError> {
         self.inner.count_failure(self.inner.append_marker(marker, durability))
@@ -78,6 +81,11 @@ impl Partition {
     #[must_use]
     pub fn open_transactions(&self) -> Vec<(ProducerId, Offset)> {
         self.inner.producers.lock().open_transactions().iter().collect()
+    }
+
+    /// Whether the producer's last epoch is `epoch` and no transaction of it is open.
+    pub(crate) fn has_ended_in(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.inner.producers.lock().has_ended_in(id, epoch)
     }
 
     /// Forgets producers without an open transaction that wrote nothing for `producer.id.expiration.ms`; returns how many.

@@ -169,13 +169,25 @@ fn a_batch_outside_of_the_open_transaction_is_refused() {
 }
 
 #[test]
-fn a_marker_without_a_transaction_is_refused_and_in_the_log_it_only_changes_the_epoch() {
+fn a_marker_without_a_transaction_is_taken_and_only_changes_the_epoch() {
     let mut log = Log::default();
-    assert_eq!(log.marker(commit(0)), Err(ProducerError::NoTransaction { producer_id: ID }));
+    assert_eq!(log.marker(commit(0)), Ok(None), "of an unknown producer");
     log.append(stamp(0, 0), 1).expect("in order");
-    assert_eq!(log.marker(commit(0)), Err(ProducerError::NoTransaction { producer_id: ID }));
-    assert_eq!(log.note_marker(commit(1)), None);
-    assert!(matches!(log.append(stamp(0, 1), 1), Err(ProducerError::InvalidEpoch { .. })));
+    assert_eq!(log.marker(commit(0)), Ok(None), "of the producer's own epoch");
+    log.append(stamp(0, 1), 1).expect("in order: the epoch is the same");
+    assert_eq!(log.marker(commit(1)), Ok(None));
+    assert_eq!(log.marker(commit(1)), Ok(None), "repeated");
+    assert!(matches!(log.append(stamp(0, 2), 1), Err(ProducerError::InvalidEpoch { .. })));
+    assert!(matches!(log.marker(commit(0)), Err(ProducerError::InvalidEpoch { .. })));
+    assert_eq!(log.append(stamp(1, 0), 1), Ok(None));
+}
+
+#[test]
+fn a_marker_without_a_transaction_names_its_coordinator_all_the_same() {
+    let mut log = Log::default();
+    log.marker(marker(TransactionResult::Abort, 0, 7)).expect("taken");
+    let error = log.marker(marker(TransactionResult::Abort, 1, 6)).expect_err("an older coordinator");
+    assert_eq!(error, ProducerError::CoordinatorFenced { producer_id: ID, got: 6, known: 7 });
 }
 
 #[test]
