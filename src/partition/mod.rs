@@ -53,7 +53,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::TopicSettings;
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
-use crate::segment::{Segment, SegmentError, SegmentOptions};
+use crate::segment::{Residency, Segment, SegmentError, SegmentOptions};
 use crate::types::{Offset, Position, Timestamp};
 use crate::vfs::Vfs;
 use append::BuilderPool;
@@ -77,6 +77,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     read_only: bool,
+    residency: Arc<Residency>,
     settings: RwLock<Arc<TopicSettings>>,
     status: RwLock<Status>,
     /// Replaced by whoever holds `writer`; readers clone it.
@@ -303,7 +304,7 @@ impl Inner {
     }
 
     fn segment_options(&self) -> SegmentOptions {
-        recover::segment_options(&self.settings.read(), self.read_only)
+        recover::segment_options(&self.settings.read(), self.read_only, &self.residency)
     }
 
     /// Refuses to go on when the partition is offline or closed.

@@ -29,7 +29,7 @@ use crate::format::LeaderEpochCheckpoint;
 use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suffix};
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
-use crate::segment::{Scan, Segment, SegmentError, SegmentOptions, file_path};
+use crate::segment::{Residency, Scan, Segment, SegmentError, SegmentOptions, file_path};
 use crate::types::{Offset, Position};
 use crate::vfs::{IoError, Vfs, read_whole};
 
@@ -51,6 +51,8 @@ pub(crate) struct OpenParams {
     /// How far the active segment was written in this boot of the machine.
     pub verified: Option<VerifiedPoint>,
     pub read_only: bool,
+    /// What the segments of the store may keep open.
+    pub residency: Arc<Residency>,
     /// From `cleaner-offset-checkpoint`.
     pub first_dirty_offset: Option<Offset>,
     /// `producer.id.expiration.ms`.
@@ -137,6 +139,7 @@ impl Partition {
             clock: params.clock,
             counters: params.counters,
             read_only: params.read_only,
+            residency: params.residency,
             settings: RwLock::new(params.settings),
             status: RwLock::new(Status::Online),
             log_end: AtomicI64::new(opened.log_end.value()),
@@ -186,6 +189,7 @@ impl Partition {
             clean: false,
             verified: None,
             read_only: false,
+            residency: Arc::clone(&inner.residency),
             first_dirty_offset: self.first_dirty_offset(),
             producer_expiration_ms: inner.producer_expiration_ms,
         };
@@ -249,12 +253,13 @@ impl Inner {
 }
 
 /// Segment options from topic config.
-pub(super) fn segment_options(settings: &TopicSettings, foreign: bool) -> SegmentOptions {
+pub(super) fn segment_options(settings: &TopicSettings, foreign: bool, residency: &Arc<Residency>) -> SegmentOptions {
     SegmentOptions {
         index_interval_bytes: u64::from(settings.index_interval_bytes),
         index_size_max: u64::from(settings.segment_index_bytes),
         preallocate: if settings.preallocate { u64::from(settings.segment_bytes) } else { 0 },
         foreign,
+        residency: Arc::clone(residency),
     }
 }
 
@@ -415,7 +420,7 @@ impl<'a> Opening<'a> {
     }
 
     fn options(&self) -> SegmentOptions {
-        segment_options(&self.params.settings, self.params.read_only)
+        segment_options(&self.params.settings, self.params.read_only, &self.params.residency)
     }
 
     /// The segments, and whether an index was missing and had to be rebuilt.

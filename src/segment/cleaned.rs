@@ -143,8 +143,13 @@ mod tests {
     fn rig() -> (Arc<MemoryVfs>, SegmentOptions) {
         let vfs = Arc::new(MemoryVfs::new());
         vfs.create_dir_all(Path::new(DIR)).unwrap();
-        let options =
-            SegmentOptions { index_interval_bytes: 200, index_size_max: 4096, preallocate: 1 << 16, foreign: false };
+        let options = SegmentOptions {
+            index_interval_bytes: 200,
+            index_size_max: 4096,
+            preallocate: 1 << 16,
+            foreign: false,
+            residency: Arc::default(),
+        };
         (vfs, options)
     }
 
@@ -202,7 +207,7 @@ mod tests {
         plain.seal().unwrap();
 
         let (vfs, options) = rig();
-        let mut cleaned = create(&vfs, options);
+        let mut cleaned = create(&vfs, options.clone());
         for (bytes, facts) in batches() {
             cleaned.append(&bytes, facts).unwrap();
         }
@@ -224,7 +229,7 @@ mod tests {
     #[test]
     fn the_log_gets_the_given_modification_time() {
         let (vfs, options) = rig();
-        let mut cleaned = create(&vfs, options);
+        let mut cleaned = create(&vfs, options.clone());
         let (bytes, facts) = batch(1000, 5000);
         cleaned.append(&bytes, facts).unwrap();
         let segment = cleaned.finish(Some(at(123_456))).unwrap();
@@ -234,7 +239,7 @@ mod tests {
     #[test]
     fn nothing_kept_is_an_empty_log_with_empty_indexes() {
         let (vfs, options) = rig();
-        let segment = create(&vfs, options).finish(Some(at(1))).unwrap();
+        let segment = create(&vfs, options.clone()).finish(Some(at(1))).unwrap();
         assert_eq!((segment.size(), segment.largest_timestamp().unwrap()), (0, None));
         let names = ["index", "log", "timeindex"].map(|kind| format!("00000000000000001000.{kind}.cleaned"));
         assert_eq!(files(&vfs), names.map(|name| (name, Vec::new())));
@@ -245,13 +250,13 @@ mod tests {
         let (vfs, options) = rig();
         let left = Path::new(DIR).join("00000000000000001000.txnindex.cleaned");
         vfs.open(&left, OpenMode::Create).unwrap().write_at(&aborted(1001).encode(), 0).unwrap();
-        let mut cleaned = create(&vfs, options);
+        let mut cleaned = create(&vfs, options.clone());
         let (bytes, facts) = batch(1000, 5000);
         cleaned.append(&bytes, facts).unwrap();
         drop(cleaned);
         assert_eq!(files(&vfs), []);
         vfs.open(&left, OpenMode::Create).unwrap().write_at(&aborted(1001).encode(), 0).unwrap();
-        assert!(create(&vfs, options).finish(None).unwrap().aborted().unwrap().is_empty());
+        assert!(create(&vfs, options.clone()).finish(None).unwrap().aborted().unwrap().is_empty());
         assert_eq!(files(&vfs).len(), 3);
     }
 
@@ -273,7 +278,7 @@ mod tests {
     #[test]
     fn renaming_keeps_the_segment_readable_and_moves_every_file() {
         let (vfs, options) = rig();
-        let mut cleaned = create(&vfs, options);
+        let mut cleaned = create(&vfs, options.clone());
         for (bytes, facts) in batches() {
             cleaned.append(&bytes, facts).unwrap();
         }

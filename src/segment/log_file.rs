@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::error::SegmentError;
+use super::residency::{Kept, Residency, Slot};
 use crate::format::{BatchHeader, FormatError, RecordBatch};
 use crate::types::Position;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
@@ -32,17 +33,38 @@ pub(crate) const LOG_SIZE_MAX: u64 = i32::MAX as u64;
 pub(crate) struct LogFile {
     vfs: Arc<dyn Vfs>,
     path: RwLock<PathBuf>,
-    /// Opened by the first write or copying read, kept until [`LogFile::release`]. Mapping doesn't keep it: a log of many
-    /// sealed segments may be read without holding a descriptor for each.
-    file: Mutex<Option<Arc<dyn VfsFile>>>,
-    /// Whether the name may come to stand for another file: then this one stays open.
+    /// Opened by the first write or copying read, kept until [`LogFile::release`] or until the store's budget needs the room.
+    /// Mapping doesn't keep it: a log of many sealed segments may be read without holding a descriptor for each.
+    file: Arc<Slot<OpenFile>>,
+    /// Whether the name may become another file's: then this one stays open or mapped.
     held: AtomicBool,
     /// The mapped prefix; grows by replacement.
-    map: RwLock<Bytes>,
+    map: Arc<Slot<Bytes>>,
     /// Bytes that readers may see.
     size: AtomicU64,
     mappable: bool,
     read_only: bool,
+    residency: Arc<Residency>,
+}
+
+/// An open file, or none.
+#[derive(Debug, Default)]
+struct OpenFile {
+    file: Option<Arc<dyn VfsFile>>,
+    /// Whether bytes were written and not synced since. Closing the file then could lose the report of a write-back that failed.
+    unsynced: AtomicBool,
+}
+
+impl Kept for OpenFile {
+    fn may_go(&self) -> bool {
+        !self.unsynced.load(Ordering::Acquire)
+    }
+}
+
+impl Kept for Bytes {
+    fn may_go(&self) -> bool {
+        true
+    }
 }
 
 impl LogFile {
@@ -52,13 +74,19 @@ impl LogFile {
         Self {
             vfs,
             path: RwLock::new(path),
-            file: Mutex::new(None),
+            file: Slot::new(OpenFile::default()),
             held: AtomicBool::new(false),
-            map: RwLock::new(Bytes::new()),
+            map: Slot::new(Bytes::new()),
             size: AtomicU64::new(size),
             mappable,
             read_only,
+            residency: Arc::default(),
         }
+    }
+
+    /// Counts what this one keeps open or mapped in `residency`.
+    pub(crate) fn within(self, residency: &Arc<Residency>) -> Self {
+        Self { residency: Arc::clone(residency), ..self }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -71,9 +99,16 @@ impl LogFile {
 
     /// The open file.
     pub(crate) fn file(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
-        let mut slot = self.file.lock();
-        let file = self.open_unless(slot.as_ref())?;
-        *slot = Some(Arc::clone(&file));
+        if let Some(file) = &self.file.read().file {
+            return Ok(Arc::clone(file));
+        }
+        let file = {
+            let mut slot = self.file.write();
+            let file = self.open_unless(slot.file.as_ref())?;
+            slot.file = Some(Arc::clone(&file));
+            file
+        };
+        self.file.admit(&self.residency.files);
         Ok(file)
     }
 
@@ -81,19 +116,34 @@ impl LogFile {
         let mode = if self.read_only { OpenMode::Read } else { OpenMode::Write };
         match open {
             Some(file) => Ok(Arc::clone(file)),
-            None => Ok(self.vfs.open(&self.path.read(), mode)?),
+            None => Ok(self.vfs.open(&self.path(), mode)?),
         }
     }
 
-    /// Writes `bytes` behind the published length without publishing them. After an error any part of them may stand there;
-    /// the caller decides with [`LogFile::cut_back`] whether the file can go on.
+    /// Writes `bytes` behind the published length without publishing them. After an error any part of them may have been
+    /// written; the caller decides with [`LogFile::cut_back`] whether the file can go on.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), SegmentError> {
         let at = self.size.load(Ordering::Relaxed);
         let end = at.saturating_add(bytes.len() as u64);
         if end > LOG_SIZE_MAX {
             return Err(SegmentError::TooLarge { file: self.path(), got: end });
         }
-        Ok(self.file()?.write_at(bytes, at)?)
+        Ok(self.file_to_write()?.write_at(bytes, at)?)
+    }
+
+    /// The open file, which the budget leaves alone until it is synced.
+    fn file_to_write(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
+        {
+            let slot = self.file.read();
+            if let Some(file) = &slot.file {
+                slot.unsynced.store(true, Ordering::Release);
+                return Ok(Arc::clone(file));
+            }
+        }
+        let mut slot = self.file.write();
+        let file = self.open_unless(slot.file.as_ref())?;
+        *slot = OpenFile { file: Some(Arc::clone(&file)), unsynced: AtomicBool::new(true) };
+        Ok(file)
     }
 
     /// Sets how many bytes readers may see.
@@ -106,30 +156,73 @@ impl LogFile {
         Ok(self.file()?.set_size(self.size())?)
     }
 
-    /// Makes the published bytes durable.
+    /// Makes the published bytes durable. Nobody waits for it but the caller.
     pub(crate) fn sync(&self) -> Result<(), SegmentError> {
-        Ok(self.file()?.sync_data()?)
+        let file = self.file()?;
+        self.file.read().unsynced.store(false, Ordering::Release);
+        let result = file.sync_data();
+        if result.is_err() {
+            self.file.read().unsynced.store(true, Ordering::Release);
+        }
+        self.file.admit(&self.residency.files);
+        Ok(result?)
     }
 
     /// Closes the file until it is used again, unless it is [held](Self::hold).
     pub(crate) fn release(&self) {
-        let mut slot = self.file.lock();
         if !self.held.load(Ordering::Acquire) {
-            *slot = None;
+            *self.file.write() = OpenFile::default();
         }
     }
 
-    /// Opens the file for good, so that it stays readable after it was renamed and removed.
-    pub(crate) fn hold(&self) -> Result<(), SegmentError> {
-        self.held.store(true, Ordering::Release);
-        if self.map.read().len() as u64 >= self.size() { Ok(()) } else { self.file().map(|_| ()) }
+    /// Whether a map or an open file is kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        !self.map.read().is_empty() || self.file.read().file.is_some()
     }
 
+    /// Lets go of map and file, as far as they may be opened again.
+    pub(crate) fn let_go(&self) {
+        self.map.empty();
+        self.file.empty();
+    }
+
+    /// Maps or opens the file for good, so that it stays readable after it was renamed and removed.
+    pub(crate) fn hold(&self) -> Result<(), SegmentError> {
+        self.held.store(true, Ordering::Release);
+        self.pin()
+    }
+
+    /// Maps or opens the file and keeps it so. A map is no descriptor, of which a process has few.
+    fn pin(&self) -> Result<(), SegmentError> {
+        self.map.pin();
+        self.file.pin();
+        let published = self.size();
+        if self.map.read().len() as u64 >= published || self.file.read().file.is_some() {
+            return Ok(());
+        }
+        if self.mappable && self.read_mapped(0, published, published).is_ok() {
+            return Ok(());
+        }
+        self.file().map(|_| ())
+    }
+
+    fn unpin(&self) {
+        if !self.held.load(Ordering::Acquire) {
+            self.map.unpin();
+            self.file.unpin();
+        }
+    }
+
+    /// Gives the file another name. Readers wait for nothing: they have it open or mapped meanwhile.
     pub(crate) fn rename(&self, to: PathBuf) -> Result<(), SegmentError> {
-        let mut path = self.path.write();
-        self.vfs.rename(&path, &to)?;
-        *path = to;
-        Ok(())
+        let renamed = self.pin().and_then(|()| Ok(self.vfs.rename(&self.path(), &to)?));
+        if renamed.is_ok() {
+            *self.path.write() = to;
+        }
+        self.unpin();
+        self.map.admit(&self.residency.maps);
+        self.file.admit(&self.residency.files);
+        renamed
     }
 
     /// The bytes `[position, position + size)`, cut at the published length.
@@ -166,15 +259,20 @@ impl LogFile {
 
     /// Renews the map up to `published` and reads from it.
     fn read_mapped(&self, start: u64, end: u64, published: u64) -> Result<Bytes, SegmentError> {
-        let mut map = self.map.write();
-        if (map.len() as u64) < published {
-            let file = self.open_unless(self.file.lock().as_ref())?;
-            *map = file.map(published)?;
-        }
-        Ok(slice(&map, start, end).unwrap_or_default())
+        let found = {
+            let mut map = self.map.write();
+            if (map.len() as u64) < published {
+                let file = self.open_unless(self.file.read().file.as_ref())?;
+                *map = file.map(published)?;
+            }
+            slice(&map, start, end).unwrap_or_default()
+        };
+        self.map.admit(&self.residency.maps);
+        Ok(found)
     }
 
-    fn read_copied(&self, start: u64, end: u64) -> Result<Bytes, SegmentError> {
+    /// The bytes from `start` to `end`, as far as the file has them, by copying.
+    pub(crate) fn read_copied(&self, start: u64, end: u64) -> Result<Bytes, SegmentError> {
         let mut buffer = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
         let read = self.file()?.read_at(&mut buffer, start)?;
         buffer.truncate(read);

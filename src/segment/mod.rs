@@ -7,10 +7,12 @@
 
 mod cleaned;
 mod error;
+mod glance;
 mod index_file;
 mod log_file;
 mod offset_index;
 mod recover;
+mod residency;
 mod time_index;
 mod txn_index;
 
@@ -24,6 +26,7 @@ pub(crate) use cleaned::CleanedSegment;
 pub use error::SegmentError;
 pub(crate) use log_file::LOG_SIZE_MAX;
 pub(crate) use recover::{Recovered, Scan};
+pub(crate) use residency::Residency;
 
 use crate::format::file_name::{FileKind, FileName, Suffix};
 use crate::format::{AbortedTransaction, BatchHeader, FormatError, RecordBatch};
@@ -35,7 +38,7 @@ use time_index::TimeIndex;
 use txn_index::TxnIndex;
 
 /// What a segment needs to know of its topic's config.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct SegmentOptions {
     /// `index.interval.bytes`.
     pub index_interval_bytes: u64,
@@ -45,6 +48,8 @@ pub(crate) struct SegmentOptions {
     pub preallocate: u64,
     /// Whether another process may be writing these files: then they are read by copying and never changed.
     pub foreign: bool,
+    /// How many maps and open files are kept; all segments of a store share it.
+    pub residency: Arc<Residency>,
 }
 
 /// One segment of a partition, for tools: its place, its size and its batches.
@@ -146,7 +151,7 @@ impl Segment {
     /// Another value over the files of this sealed segment, to append to.
     pub(crate) fn reopened(&self) -> Result<Self, SegmentError> {
         self.detach()?;
-        Self::open(Arc::clone(&self.vfs), &self.dir, self.base_offset, self.size(), self.options)
+        Self::open(Arc::clone(&self.vfs), &self.dir, self.base_offset, self.size(), self.options.clone())
     }
 
     /// The files as they stand.
@@ -155,9 +160,9 @@ impl Segment {
         let name = |kind| file_path(dir, kind, base, Suffix::None);
         let shared = || Arc::clone(&vfs);
         Self {
-            log: LogFile::new(shared(), name(FileKind::Log), size, !foreign, foreign),
-            offset_index: OffsetIndex::open(shared(), name(FileKind::OffsetIndex), base, !foreign),
-            time_index: TimeIndex::open(shared(), name(FileKind::TimeIndex), base, !foreign),
+            log: LogFile::new(shared(), name(FileKind::Log), size, !foreign, foreign).within(&options.residency),
+            offset_index: OffsetIndex::open(shared(), name(FileKind::OffsetIndex), base, &options),
+            time_index: TimeIndex::open(shared(), name(FileKind::TimeIndex), base, &options),
             txn_index: TxnIndex::open(shared(), name(FileKind::TxnIndex), base, foreign),
             dir: dir.to_path_buf(),
             base_offset: base,
@@ -173,9 +178,9 @@ impl Segment {
         let name = |kind| file_path(dir, kind, base, suffix);
         let shared = || Arc::clone(&vfs);
         Self {
-            log: LogFile::new(shared(), name(FileKind::Log), 0, !foreign, foreign),
-            offset_index: OffsetIndex::empty(shared(), name(FileKind::OffsetIndex), base, !foreign),
-            time_index: TimeIndex::empty(shared(), name(FileKind::TimeIndex), base, !foreign),
+            log: LogFile::new(shared(), name(FileKind::Log), 0, !foreign, foreign).within(&options.residency),
+            offset_index: OffsetIndex::empty(shared(), name(FileKind::OffsetIndex), base, &options),
+            time_index: TimeIndex::empty(shared(), name(FileKind::TimeIndex), base, &options),
             txn_index: TxnIndex::empty(shared(), name(FileKind::TxnIndex), base, foreign),
             dir: dir.to_path_buf(),
             base_offset: base,
@@ -232,7 +237,7 @@ impl Segment {
         if let Some(known) = self.growth.lock().greatest {
             return Ok(known);
         }
-        let found = self.find_greatest()?;
+        let found = self.glance(Self::find_greatest)?;
         Ok(*self.growth.lock().greatest.get_or_insert(found))
     }
 
@@ -256,7 +261,7 @@ impl Segment {
         if let Some(known) = self.growth.lock().first {
             return Ok(known);
         }
-        let first = self.log.headers_from(Position::ZERO).next_header()?;
+        let first = self.glance(|segment| segment.log.headers_from(Position::ZERO).next_header())?;
         let found = first.and_then(|(_, header)| header.max_timestamp());
         self.growth.lock().first = Some(found);
         Ok(found)
@@ -323,6 +328,10 @@ impl Segment {
             self.offset_index.append(facts.last_offset, position)?;
             if let Some((timestamp, offset)) = growth.greatest.flatten() {
                 self.time_index.maybe_append(timestamp, offset)?;
+            }
+            if self.offset_index.file().is_page_pending() {
+                // What can't be written now (a full disk) stays pending for the next page, the flush or the seal.
+                self.persist_indexes().ok();
             }
             growth.unindexed_size = 0;
         }

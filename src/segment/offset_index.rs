@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::SegmentOptions;
 use super::error::SegmentError;
 use super::index_file::IndexFile;
 use crate::format::OffsetIndexEntry;
@@ -21,12 +22,12 @@ pub(crate) struct OffsetIndex {
 }
 
 impl OffsetIndex {
-    pub(crate) fn open(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, mappable: bool) -> Self {
-        Self { base, file: IndexFile::open(vfs, path, ENTRY, mappable) }
+    pub(crate) fn open(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, options: &SegmentOptions) -> Self {
+        Self { base, file: IndexFile::open(vfs, path, ENTRY, !options.foreign, Arc::clone(&options.residency)) }
     }
 
-    pub(crate) fn empty(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, mappable: bool) -> Self {
-        Self { base, file: IndexFile::empty(vfs, path, ENTRY, mappable) }
+    pub(crate) fn empty(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, options: &SegmentOptions) -> Self {
+        Self { base, file: IndexFile::empty(vfs, path, ENTRY, !options.foreign, Arc::clone(&options.residency)) }
     }
 
     pub(crate) const fn file(&self) -> &IndexFile {

@@ -141,7 +141,7 @@ impl Segment {
         self.vfs.rename(&copy_path, &file_path(&self.dir, FileKind::Log, self.base_offset, Suffix::None))?;
         self.vfs.sync_dir(&self.dir)?;
         let vfs = Arc::clone(&self.vfs);
-        let segment = Self::over(vfs, &self.dir, self.base_offset, size.value(), self.options);
+        let segment = Self::over(vfs, &self.dir, self.base_offset, size.value(), self.options.clone());
         let recovered = segment.recover(Scan::Whole, &mut |_| {})?;
         // The file still holds as many entries as the whole segment may have.
         segment.txn_index.truncate(recovered.next_offset, self.size())?;
@@ -265,8 +265,14 @@ mod tests {
     fn recovery_leaves_the_indexes_alone_that_another_reader_of_the_segment_has_mapped() {
         let dir = tempfile::tempdir().unwrap();
         let vfs: Arc<dyn Vfs> = Arc::new(crate::vfs::DiskVfs::new());
-        let options = SegmentOptions { index_interval_bytes: 0, index_size_max: 65536, preallocate: 0, foreign: false };
-        let segment = Segment::create(Arc::clone(&vfs), dir.path(), Offset::ZERO, options).unwrap();
+        let options = SegmentOptions {
+            index_interval_bytes: 0,
+            index_size_max: 65536,
+            preallocate: 0,
+            foreign: false,
+            residency: Arc::default(),
+        };
+        let segment = Segment::create(Arc::clone(&vfs), dir.path(), Offset::ZERO, options.clone()).unwrap();
         for base in 0..1000 {
             let bytes = batch(base);
             segment.write(&bytes, offset(base)).unwrap();
@@ -284,8 +290,14 @@ mod tests {
         let vfs = Arc::new(MemoryVfs::new());
         let dir = Path::new("/p");
         vfs.create_dir_all(dir).unwrap();
-        let options = SegmentOptions { index_interval_bytes: 0, index_size_max: 4096, preallocate: 0, foreign: false };
-        let segment = Segment::create(Arc::<MemoryVfs>::clone(&vfs), dir, Offset::ZERO, options).unwrap();
+        let options = SegmentOptions {
+            index_interval_bytes: 0,
+            index_size_max: 4096,
+            preallocate: 0,
+            foreign: false,
+            residency: Arc::default(),
+        };
+        let segment = Segment::create(Arc::<MemoryVfs>::clone(&vfs), dir, Offset::ZERO, options.clone()).unwrap();
         for base in 0..10 {
             let bytes = batch(base);
             segment.write(&bytes, offset(base)).unwrap();

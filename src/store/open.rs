@@ -28,6 +28,7 @@ use crate::format::{TopicEntry, TopicState};
 use crate::metrics::Counters;
 use crate::name::{PartitionId, TopicName, TopicPartition};
 use crate::partition::PartitionRecovery;
+use crate::segment::Residency;
 use crate::vfs::{DirLock, DiskVfs, Vfs};
 
 /// One step of opening a store: a partition was opened.
@@ -228,6 +229,7 @@ impl Opening {
             root: self.root.clone(),
             clean,
             read_only: self.options.read_only,
+            residency: Arc::new(Residency::of_process(self.options.vfs.open_files_max())),
             producer_expiration_ms: self.settings.producer_id_expiration_ms,
         }
     }

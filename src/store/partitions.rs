@@ -12,6 +12,7 @@ use crate::format::{FormatError, PartitionMetadata, TopicId};
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
 use crate::partition::{OpenParams, Partition, PartitionRecovery, VerifiedPoint};
+use crate::segment::Residency;
 use crate::types::Offset;
 use crate::vfs::{Vfs, read_whole, replace_whole};
 
@@ -25,6 +26,8 @@ pub(super) struct Opener {
     /// Whether nothing needs to be verified.
     pub clean: bool,
     pub read_only: bool,
+    /// What the segments of all partitions may keep open.
+    pub residency: Arc<Residency>,
     /// `producer.id.expiration.ms`.
     pub producer_expiration_ms: u64,
 }
@@ -87,6 +90,7 @@ impl Opener {
             clean: self.clean,
             verified: job.verified,
             read_only,
+            residency: Arc::clone(&self.residency),
             first_dirty_offset: job.first_dirty_offset,
             producer_expiration_ms: self.producer_expiration_ms,
         };

@@ -141,6 +141,10 @@ impl Vfs for DiskVfs {
         let id = text.trim();
         (!id.is_empty()).then(|| id.to_owned())
     }
+
+    fn open_files_max(&self) -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
 }
 
 /// Whether an entry is a folder, or a link to one.

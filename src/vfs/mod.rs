@@ -127,6 +127,11 @@ pub trait Vfs: fmt::Debug + Send + Sync {
     /// A name of the running boot of this machine: what was written before and not synced is still there as long as this
     /// stays the same. `None` when it can't be known.
     fn boot_id(&self) -> Option<String>;
+
+    /// How many files this process may have open at a time, where there is a limit. A store keeps at most half as many open.
+    fn open_files_max(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Holds the locks of a folder until it is dropped.

@@ -24,7 +24,13 @@ fn offset(value: i64) -> Offset {
 }
 
 fn options(index_interval_bytes: u64) -> SegmentOptions {
-    SegmentOptions { index_interval_bytes, index_size_max: 10_485_760, preallocate: 0, foreign: false }
+    SegmentOptions {
+        index_interval_bytes,
+        index_size_max: 10_485_760,
+        preallocate: 0,
+        foreign: false,
+        residency: Arc::default(),
+    }
 }
 
 fn batches(bytes: Vec<u8>) -> Vec<RecordBatch> {

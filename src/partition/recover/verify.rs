@@ -35,6 +35,7 @@ impl Opening<'_> {
                 break;
             }
             segment.cut_back().map_err(|error| self.wrap(error))?;
+            segment.release();
         }
         Ok(true)
     }

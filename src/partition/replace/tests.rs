@@ -52,6 +52,7 @@ fn params(vfs: Arc<dyn Vfs>) -> OpenParams {
         clean: true,
         verified: None,
         read_only: false,
+        residency: Arc::default(),
         first_dirty_offset: None,
         producer_expiration_ms: 86_400_000,
     }

@@ -316,6 +316,10 @@ impl Vfs for FaultyVfs {
     fn boot_id(&self) -> Option<String> {
         self.beneath.vfs().boot_id()
     }
+
+    fn open_files_max(&self) -> Option<u64> {
+        self.beneath.vfs().open_files_max()
+    }
 }
 
 #[cfg(test)]
