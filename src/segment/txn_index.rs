@@ -3,8 +3,10 @@
 //! The file exists only where there are entries. It is read once, when it is first asked for, and kept in memory; entries are
 //! written as they are added and synced when asked. Where another process writes the file, it is read anew each time.
 //! Nothing in it has a checksum: [`TxnIndex::is_sane`] is all that finds damage, and recovery rebuilds the file from the batches.
+//!
+//! Readers of entries that are in memory wait for no I/O: changing the file has a lock of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -22,6 +24,8 @@ pub(crate) struct TxnIndex {
     base: Offset,
     /// Whether another process may be writing the file: then nothing is kept in memory.
     foreign: bool,
+    /// Held while the file is changed.
+    file: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -30,20 +34,23 @@ struct State {
     path: PathBuf,
     /// `None` until the file was read.
     entries: Option<Arc<Vec<AbortedTransaction>>>,
-    /// Whether the file may hold entries that were never synced; true for a file from an earlier life of this segment.
-    is_dirty: bool,
+    /// How often the file was changed; 1 for a file from an earlier life of this segment, which may never have been synced.
+    changes: u64,
+    /// How many of the changes are known to be synced.
+    synced: u64,
 }
 
 impl TxnIndex {
     /// The entries that stand in the file; a missing file has none.
     pub(crate) fn open(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, foreign: bool) -> Self {
-        Self { vfs, base, foreign, state: Mutex::new(State { path, entries: None, is_dirty: true }) }
+        let state = State { path, entries: None, changes: 1, synced: 0 };
+        Self { vfs, base, foreign, file: Mutex::default(), state: Mutex::new(state) }
     }
 
     /// No entries; a file of that name is overwritten with the first one.
     pub(crate) fn empty(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, foreign: bool) -> Self {
-        let state = State { path, entries: Some(Arc::default()), is_dirty: false };
-        Self { vfs, base, foreign, state: Mutex::new(state) }
+        let state = State { path, entries: Some(Arc::default()), changes: 0, synced: 0 };
+        Self { vfs, base, foreign, file: Mutex::default(), state: Mutex::new(state) }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -52,36 +59,43 @@ impl TxnIndex {
 
     /// All entries. `log_size` bounds them: every one has its abort marker, a whole batch, in the `.log`.
     pub(crate) fn entries(&self, log_size: u64) -> Result<Arc<Vec<AbortedTransaction>>, SegmentError> {
-        self.load(&mut self.state.lock(), log_size)
-    }
-
-    fn load(&self, state: &mut State, log_size: u64) -> Result<Arc<Vec<AbortedTransaction>>, SegmentError> {
+        let path = {
+            let state = self.state.lock();
+            if let Some(entries) = &state.entries {
+                return Ok(Arc::clone(entries));
+            }
+            state.path.clone()
+        };
+        let read = self.read(&path, log_size);
+        let mut state = self.state.lock();
+        // What was read may have been changed or renamed meanwhile; then somebody else has read it before.
         if let Some(entries) = &state.entries {
             return Ok(Arc::clone(entries));
         }
-        let entries = Arc::new(self.read(state, log_size)?);
+        let entries = Arc::new(read?);
         if !self.foreign {
             state.entries = Some(Arc::clone(&entries));
         }
         Ok(entries)
     }
 
-    fn read(&self, state: &State, log_size: u64) -> Result<Vec<AbortedTransaction>, SegmentError> {
-        let Some(metadata) = self.vfs.metadata(&state.path)? else { return Ok(Vec::new()) };
+    fn read(&self, path: &Path, log_size: u64) -> Result<Vec<AbortedTransaction>, SegmentError> {
+        let Some(metadata) = self.vfs.metadata(path)? else { return Ok(Vec::new()) };
         let entries_max = log_size / BatchHeader::PEEK_SIZE as u64;
         // What another process writes may be ahead of the `.log` that was looked at, or end within an entry.
         if !self.foreign && metadata.size > entries_max.saturating_mul(ENTRY as u64) {
             let (position, expected) = (Position::ZERO, "at most one entry for each batch of the segment");
             let got = i64::try_from(metadata.size / ENTRY as u64).unwrap_or(i64::MAX);
-            return Err(damaged(state, position, FormatError::Invalid { field: "entries", position, expected, got }));
+            let source = FormatError::Invalid { field: "entries", position, expected, got };
+            return Err(SegmentError::format(path, position, source));
         }
         let size = usize::try_from(metadata.size.min(entries_max.saturating_mul(ENTRY as u64))).unwrap_or(0);
         let mut bytes = vec![0; size];
-        let read = self.vfs.open(&state.path, OpenMode::Read)?.read_at(&mut bytes, 0)?;
+        let read = self.vfs.open(path, OpenMode::Read)?.read_at(&mut bytes, 0)?;
         bytes.truncate(if self.foreign { read - read % ENTRY } else { read });
         let parse = |(index, entry)| {
             AbortedTransaction::parse(entry)
-                .map_err(|source| damaged(state, Position::new((index * ENTRY) as u64), source))
+                .map_err(|source| SegmentError::format(path, Position::new((index * ENTRY) as u64), source))
         };
         bytes.chunks(ENTRY).enumerate().map(parse).collect()
     }
@@ -100,10 +114,10 @@ impl TxnIndex {
 
     /// Adds an entry; its marker must lie in the segment, behind the last entry's.
     pub(crate) fn append(&self, entry: AbortedTransaction, log_size: u64) -> Result<(), SegmentError> {
-        let mut state = self.state.lock();
-        let mut entries = self.load(&mut state, log_size)?;
-        let refused =
-            |expected| SegmentError::IndexOrder { file: state.path.clone(), expected, got: entry.last_offset };
+        let _file = self.file.lock();
+        let entries = self.entries(log_size)?;
+        let path = self.path();
+        let refused = |expected| SegmentError::IndexOrder { file: path.clone(), expected, got: entry.last_offset };
         if entry.last_offset < self.base {
             return Err(refused("a marker at or above the segment's base offset"));
         }
@@ -112,71 +126,86 @@ impl TxnIndex {
         }
         // A first entry replaces what an earlier life of this name left behind.
         let mode = if entries.is_empty() { OpenMode::Truncate } else { OpenMode::Create };
-        let file = self.vfs.open(&state.path, mode)?;
+        let file = self.vfs.open(&path, mode)?;
         let end = (entries.len() * ENTRY) as u64;
-        state.is_dirty = true;
+        self.state.lock().changes += 1;
         if let Err(error) = file.write_at(&entry.encode(), end) {
             // What can't be cut off either is overwritten by the next entry, or found by the check at the next opening.
             file.set_size(end).ok();
             return Err(error.into());
         }
-        state.entries = None;
-        Arc::make_mut(&mut entries).push(entry);
-        state.entries = Some(entries);
+        self.change(entries, |entries| entries.push(entry));
         Ok(())
     }
 
-    /// Drops the first entry whose marker is at or above `offset` and all behind it; the file goes with the last one.
-    /// At or below the base everything goes, whatever stands in the file.
-    pub(crate) fn truncate(&self, offset: Offset, log_size: u64) -> Result<(), SegmentError> {
+    /// Changes the entries in memory as those in the file were changed.
+    fn change(&self, mut entries: Arc<Vec<AbortedTransaction>>, change: impl FnOnce(&mut Vec<AbortedTransaction>)) {
         let mut state = self.state.lock();
+        // So that they are copied only where a reader holds them.
+        state.entries = None;
+        change(Arc::make_mut(&mut entries));
+        state.entries = Some(entries);
+    }
+
+    /// Drops the first entry whose marker is at or above `offset` and all behind it; the file goes with the last one.
+    /// At or below the base everything goes, whatever the file holds.
+    pub(crate) fn truncate(&self, offset: Offset, log_size: u64) -> Result<(), SegmentError> {
+        let _file = self.file.lock();
         if offset <= self.base {
-            return self.clear(&mut state);
+            return self.clear();
         }
-        let mut entries = self.load(&mut state, log_size)?;
+        let entries = self.entries(log_size)?;
         let keep = entries.iter().take_while(|entry| entry.last_offset < offset).count();
         if keep == entries.len() {
             return Ok(());
         }
         if keep == 0 {
-            return self.clear(&mut state);
+            return self.clear();
         }
-        self.vfs.open(&state.path, OpenMode::Write)?.set_size((keep * ENTRY) as u64)?;
-        state.is_dirty = true;
-        state.entries = None;
-        Arc::make_mut(&mut entries).truncate(keep);
-        state.entries = Some(entries);
+        self.vfs.open(&self.path(), OpenMode::Write)?.set_size((keep * ENTRY) as u64)?;
+        self.state.lock().changes += 1;
+        self.change(entries, |entries| entries.truncate(keep));
         Ok(())
     }
 
-    fn clear(&self, state: &mut State) -> Result<(), SegmentError> {
-        unless_missing(self.vfs.remove_file(&state.path))?;
-        state.entries = Some(Arc::default());
-        state.is_dirty = false;
-        Ok(())
-    }
-
-    /// Makes all entries durable; a file that isn't there is left alone.
-    pub(crate) fn sync(&self) -> Result<(), SegmentError> {
+    fn clear(&self) -> Result<(), SegmentError> {
+        unless_missing(self.vfs.remove_file(&self.path()))?;
         let mut state = self.state.lock();
-        if !state.is_dirty {
-            return Ok(());
-        }
-        unless_missing(self.vfs.open(&state.path, OpenMode::Write).and_then(|file| file.sync_data()))?;
-        state.is_dirty = false;
+        state.entries = Some(Arc::default());
+        state.changes += 1;
+        state.synced = state.changes;
+        Ok(())
+    }
+
+    /// Makes all entries durable; a file that isn't there is left alone. Readers and appends don't wait for the disk.
+    pub(crate) fn sync(&self) -> Result<(), SegmentError> {
+        let (file, seen) = {
+            let state = self.state.lock();
+            if state.synced == state.changes {
+                return Ok(());
+            }
+            (self.vfs.open(&state.path, OpenMode::Write), state.changes)
+        };
+        unless_missing(file.and_then(|file| file.sync_data()))?;
+        let mut state = self.state.lock();
+        state.synced = state.synced.max(seen);
         Ok(())
     }
 
     /// Gives the file another name, or the one that a first entry will make. What the old file holds stays readable here,
     /// also where the new name comes to stand for another file.
     pub(crate) fn rename(&self, to: PathBuf, log_size: u64) -> Result<(), SegmentError> {
-        let mut state = self.state.lock();
-        match self.load(&mut state, log_size) {
-            // A damaged file is renamed like any other.
-            Ok(_) | Err(SegmentError::Format { .. }) => {}
+        let _file = self.file.lock();
+        let is_in_memory = match self.entries(log_size) {
+            Ok(_) => !self.foreign,
+            // A damaged file is renamed like any other. Readers, who find the damage in it, wait meanwhile.
+            Err(SegmentError::Format { .. }) => false,
             Err(error) => return Err(error),
-        }
-        unless_missing(self.vfs.rename(&state.path, &to))?;
+        };
+        let waiting = (!is_in_memory).then(|| self.state.lock());
+        let path = waiting.as_ref().map_or_else(|| self.path(), |state| state.path.clone());
+        unless_missing(self.vfs.rename(&path, &to))?;
+        let mut state = waiting.unwrap_or_else(|| self.state.lock());
         state.path = to;
         Ok(())
     }
@@ -189,14 +218,8 @@ fn unless_missing(result: Result<(), IoError>) -> Result<(), IoError> {
     }
 }
 
-fn damaged(state: &State, position: Position, source: FormatError) -> SegmentError {
-    SegmentError::format(&state.path, position, source)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::types::ProducerId;
     use crate::vfs::MemoryVfs;
