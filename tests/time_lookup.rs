@@ -176,3 +176,42 @@ fn the_greatest_timestamp_is_what_a_walk_over_all_readable_records_finds() {
         assert_eq!(greatest(&rig.partition), expected, "round {round}");
     }
 }
+
+/// How many calls of the file system `work` makes.
+fn calls(rig: &Rig, work: impl FnOnce()) -> u64 {
+    let before = rig.vfs.calls();
+    work();
+    rig.vfs.calls() - before
+}
+
+#[test]
+fn lookups_in_a_log_of_many_segments_ask_few_of_them() {
+    const SEGMENTS: i64 = 600;
+    let rig = Rig::new(&[]);
+    for time in 0..SEGMENTS {
+        append_at(&rig.partition, "a value", time);
+        rig.partition.roll().unwrap();
+    }
+    rig.store.clone().close().unwrap();
+    let store = support::open(std::sync::Arc::new(rig.vfs.clone()), &rig.clock);
+    let partition = support::partition_of(&store);
+    let look = |partition: &Partition, time: i64| {
+        assert_eq!(found(partition, OffsetSpec::Timestamp(at(time))), Some((time, Some(at(time)))));
+    };
+    let committed = |from: i64| {
+        let read = partition.read(offset(from)).isolation(stratalog::Isolation::ReadCommitted);
+        assert!(!read.fetch().unwrap().is_empty());
+    };
+    look(&partition, SEGMENTS - 1);
+    committed(0);
+    assert!(calls(&rig, || look(&partition, SEGMENTS / 2)) < 20, "what was asked once is remembered");
+    assert!(calls(&rig, || committed(1)) < 20);
+    append_at(&partition, "a value", SEGMENTS);
+    partition.roll().unwrap();
+    assert!(calls(&rig, || look(&partition, SEGMENTS)) < 40, "a roll adds one segment to ask");
+    assert!(calls(&rig, || committed(2)) < 20);
+    // A lookup asks no segment behind the one with the answer, so damage there doesn't concern it.
+    store.close().unwrap();
+    let store = support::open(std::sync::Arc::new(rig.vfs.clone()), &rig.clock);
+    assert!(calls(&rig, || look(&support::partition_of(&store), 3)) < 60);
+}

@@ -60,7 +60,7 @@ impl Partition {
 
     fn find_timestamp(&self, target: Timestamp) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {
         let start = self.log_start_offset();
-        for segment in self.inner.list().iter() {
+        for segment in self.inner.list().since(target, start)? {
             let is_candidate = segment.largest_timestamp()?.is_some_and(|largest| largest >= target);
             if !is_candidate {
                 continue;

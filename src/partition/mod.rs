@@ -25,6 +25,7 @@ mod read;
 mod recover;
 mod replace;
 mod roll;
+mod sealed_facts;
 mod segments;
 mod snapshots;
 mod stamped;

@@ -5,18 +5,20 @@
 
 use std::sync::Arc;
 
-use crate::segment::Segment;
-use crate::types::Offset;
+use super::sealed_facts::SealedFacts;
+use crate::segment::{Segment, SegmentError};
+use crate::types::{Offset, Timestamp};
 
 #[derive(Debug, Clone)]
 pub(super) struct SegmentList {
     sealed: Arc<[Arc<Segment>]>,
     active: Arc<Segment>,
+    facts: Arc<SealedFacts>,
 }
 
 impl SegmentList {
     pub(super) fn new(sealed: Vec<Arc<Segment>>, active: Arc<Segment>) -> Self {
-        Self { sealed: sealed.into(), active }
+        Self { sealed: sealed.into(), active, facts: Arc::default() }
     }
 
     pub(super) const fn active(&self) -> &Arc<Segment> {
@@ -37,17 +39,42 @@ impl SegmentList {
 
     /// The segments from the one that `offset` belongs to, the one with the greatest base at or below it.
     pub(super) fn from(&self, offset: Offset) -> impl Iterator<Item = &Arc<Segment>> {
-        let skip = if self.active.base_offset() <= offset {
-            self.sealed.len()
-        } else {
-            self.sealed.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
-        };
-        self.iter().skip(skip)
+        self.iter().skip(self.position_of(offset))
+    }
+
+    /// Where the segment that `offset` belongs to is in the list.
+    fn position_of(&self, offset: Offset) -> usize {
+        if self.active.base_offset() <= offset {
+            return self.sealed.len();
+        }
+        self.sealed.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
+    }
+
+    /// The segments from the first on that can hold a record at or above `start` with a timestamp at or after `target`.
+    pub(super) fn since(
+        &self,
+        target: Timestamp,
+        start: Offset,
+    ) -> Result<impl Iterator<Item = &Arc<Segment>>, SegmentError> {
+        let first = self.facts.first_up_to_date(&self.sealed, target)?.unwrap_or(self.sealed.len());
+        Ok(self.iter().skip(first.max(self.position_of(start))))
+    }
+
+    /// Those of the segments from the one that `offset` belongs to on that may list aborted transactions.
+    pub(super) fn aborting_from(&self, offset: Offset) -> impl Iterator<Item = &Arc<Segment>> {
+        let mut next = Some(self.position_of(offset));
+        let sealed = std::iter::from_fn(move || {
+            let position = self.facts.next_aborting(&self.sealed, next?)?;
+            next = position.checked_add(1);
+            self.sealed.get(position)
+        });
+        sealed.chain(std::iter::once(&self.active))
     }
 
     /// This list with `active` behind all others.
     pub(super) fn rolled(&self, active: Arc<Segment>) -> Self {
-        Self::new(self.iter().cloned().collect(), active)
+        let sealed = self.iter().cloned().collect();
+        Self { sealed, active, facts: Arc::clone(&self.facts) }
     }
 
     /// This list without its first `count` segments; the active one stays in any case.

@@ -67,7 +67,7 @@ pub(super) fn aborted_between(
     end: Offset,
 ) -> Result<Vec<(ProducerId, Offset)>, SegmentError> {
     let mut found = Vec::new();
-    'segments: for segment in list.from(from) {
+    'segments: for segment in list.aborting_from(from) {
         let entries = segment.aborted()?;
         let ended_before = entries.partition_point(|entry| entry.last_offset < from);
         for entry in entries.iter().skip(ended_before) {

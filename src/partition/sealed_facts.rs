@@ -1,0 +1,78 @@
+//! What lookups have found out about the sealed segments of a log, so that the next lookup doesn't ask all of them again.
+//!
+//! - The greatest timestamp of the first `n` segments, for each `n`: these ascend, so the first segment with a record of some time or
+//!   a later one is found by a binary search.
+//! - Which segments list aborted transactions: most have none.
+//!
+//! Lists of which one begins with the segments of the other share the facts. A sealed segment doesn't change, so they stay true.
+//! Nothing is locked while a segment is asked.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::segment::{Segment, SegmentError};
+use crate::types::Timestamp;
+
+#[derive(Debug, Default)]
+pub(super) struct SealedFacts {
+    /// The greatest timestamp of the first one, two, three segments and so on, as far as somebody asked.
+    ceilings: Mutex<Vec<Option<Timestamp>>>,
+    aborting: Mutex<Aborting>,
+}
+
+#[derive(Debug, Default)]
+struct Aborting {
+    /// How many segments were asked.
+    asked: usize,
+    /// Those of them that list aborted transactions, or that could not tell.
+    positions: Vec<usize>,
+}
+
+impl SealedFacts {
+    /// The first of the `sealed` segments that has a timestamp at or after `target`. Asks no segment behind it.
+    pub(super) fn first_up_to_date(
+        &self,
+        sealed: &[Arc<Segment>],
+        target: Timestamp,
+    ) -> Result<Option<usize>, SegmentError> {
+        loop {
+            let (asked, ceiling) = {
+                let ceilings = self.ceilings.lock();
+                let known = ceilings.get(..sealed.len().min(ceilings.len())).unwrap_or_default();
+                let ceiling = known.last().copied().flatten();
+                if ceiling >= Some(target) {
+                    return Ok(Some(known.partition_point(|ceiling| *ceiling < Some(target))));
+                }
+                (known.len(), ceiling)
+            };
+            let Some(next) = sealed.get(asked) else { return Ok(None) };
+            let ceiling = ceiling.max(next.largest_timestamp()?);
+            let mut ceilings = self.ceilings.lock();
+            if ceilings.len() == asked {
+                ceilings.push(ceiling);
+            }
+        }
+    }
+
+    /// The first of the `sealed` segments, from position `from` on, that may list aborted transactions.
+    pub(super) fn next_aborting(&self, sealed: &[Arc<Segment>], from: usize) -> Option<usize> {
+        if from >= sealed.len() {
+            return None;
+        }
+        let asked = self.aborting.lock().asked;
+        let is_aborting = |position: &usize| {
+            let entries = sealed.get(*position).map(|segment| segment.aborted());
+            // One that can't be read is an error for the reader who needs it.
+            entries.is_some_and(|entries| entries.map_or(true, |entries| !entries.is_empty()))
+        };
+        let found: Vec<usize> = (asked..sealed.len()).filter(is_aborting).collect();
+        let mut aborting = self.aborting.lock();
+        if aborting.asked == asked && asked < sealed.len() {
+            aborting.positions.extend(found);
+            aborting.asked = sealed.len();
+        }
+        let next = aborting.positions.partition_point(|position| *position < from);
+        aborting.positions.get(next).copied().filter(|position| *position < sealed.len())
+    }
+}
