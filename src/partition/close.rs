@@ -30,12 +30,14 @@ impl Partition {
     pub(crate) fn persist_state(&self) -> Result<(), LogError> {
         let mut writer = self.inner.writer.lock();
         self.inner.check_writable()?;
-        if !self.inner.take_snapshot(&mut writer, self.log_end_offset())? {
+        let is_new = self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
+        let active = Arc::clone(self.inner.list().active());
+        drop(writer);
+        self.inner.secure_snapshots(self.log_start_offset())?;
+        if !is_new {
             // Nothing was appended since the last time.
             return Ok(());
         }
-        let active = Arc::clone(self.inner.list().active());
-        drop(writer);
         active.persist_indexes().map_err(|error| self.inner.wrap(error))
     }
 }

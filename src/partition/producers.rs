@@ -133,6 +133,10 @@ impl ProducerTable {
         ProducerSnapshot { entries: self.producers.iter().map(|(id, producer)| producer.entry(*id)).collect() }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.producers.is_empty()
+    }
+
     pub(super) const fn open_transactions(&self) -> &OpenTransactions {
         &self.open
     }

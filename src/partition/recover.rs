@@ -332,17 +332,11 @@ impl<'a> Opening<'a> {
         log_start = log_start.min(log_end);
         self.report.log_end_offset = log_end;
         let list = SegmentList::new(segments, active);
-        let producers = self.rebuild_producers(&list, log_start, log_end, &names)?;
+        let producers = self.rebuild_producers(&list, log_end, &names)?;
         Ok(Opened { list, epochs: self.epochs, producers, log_start, log_end, report: self.report, verified })
     }
 
-    fn rebuild_producers(
-        &self,
-        list: &SegmentList,
-        log_start: Offset,
-        log_end: Offset,
-        names: &[String],
-    ) -> Result<Rebuilt, LogError> {
+    fn rebuild_producers(&self, list: &SegmentList, log_end: Offset, names: &[String]) -> Result<Rebuilt, LogError> {
         if !self.params.read_only && !self.params.clean {
             // An entry whose marker was lost with the tail.
             list.active().truncate_aborted(log_end).map_err(|error| self.wrap(error))?;
@@ -351,7 +345,6 @@ impl<'a> Opening<'a> {
             vfs: &*self.params.vfs,
             dir: &self.params.dir,
             list,
-            log_start,
             log_end,
             from: self.reindex_from,
             plain: &self.plain,

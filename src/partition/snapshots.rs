@@ -1,9 +1,14 @@
 //! The table of producers in files, and how it is brought back: the newest `.snapshot` that is sound, then the log after it
 //! (reference 6.4 and 6.5).
 //!
-//! A snapshot is named after the offset that it describes the log up to. It is taken at every roll, at every checkpoint and at
-//! an orderly close. One that is lost or damaged costs a longer replay, never knowledge; so none is replaced atomically. Batches
-//! that can't be read any more are passed over: a transaction whose marker is among them stays open.
+//! A snapshot is named after the offset that it describes the log up to. It is taken at every roll, at every checkpoint, at an
+//! orderly close, and wherever the replay of a log that was not closed in order passes the beginning of a segment. A lost or
+//! damaged snapshot only costs a longer replay, so snapshots are written in place; their checksum tells.
+//!
+//! Producers are remembered longer than their records, unlike in Kafka: a snapshot counts also where the log starts at it or
+//! above it, as long as every batch behind it is still in the files. So one has to be durable before the segments below it go.
+//!
+//! Batches that can't be read any more are passed over: a transaction whose marker is among them stays open.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -25,11 +30,18 @@ pub(super) struct Rebuilt {
     pub table: ProducerTable,
     /// Every batch below this offset is in the table.
     pub end: Offset,
-    /// The snapshot that the table began with.
+    /// The newest snapshot in the folder.
     pub last_snapshot: Option<Offset>,
+    /// The snapshots that the replay took. They are not synced.
+    pub taken: Vec<Offset>,
 }
 
 impl Rebuilt {
+    /// What follows from a log without a batch.
+    pub(super) fn of_empty_log(end: Offset) -> Self {
+        Self { table: ProducerTable::default(), end, last_snapshot: None, taken: Vec::new() }
+    }
+
     /// The first offset of the oldest open transaction.
     pub(super) fn first_unstable(&self) -> Option<Offset> {
         self.table.open_transactions().first_unstable()
@@ -41,7 +53,6 @@ pub(super) struct Rebuild<'a> {
     pub vfs: &'a dyn Vfs,
     pub dir: &'a Path,
     pub list: &'a SegmentList,
-    pub log_start: Offset,
     pub log_end: Offset,
     /// Begin here or before, because the transaction indexes from here on are to be written anew.
     pub from: Option<Offset>,
@@ -69,7 +80,7 @@ impl Rebuild<'_> {
     pub(super) fn run(&self, snapshots: &BTreeSet<Offset>) -> Result<Rebuilt, SegmentError> {
         if snapshots.is_empty() && self.clean && self.from.is_none() {
             // Kafka's rule: such a log was closed before there were producers with an id.
-            return Ok(Rebuilt { table: ProducerTable::default(), end: self.log_end, last_snapshot: None });
+            return Ok(Rebuilt::of_empty_log(self.log_end));
         }
         let mut kept = self.drop_foreign(snapshots)?;
         let limit = self.from.unwrap_or(self.log_end).min(self.log_end);
@@ -77,21 +88,47 @@ impl Rebuild<'_> {
         self.remove_all(&kept.split_off(&limit.next()))?;
         let loaded = self.load_newest(kept.range(..=limit).rev())?;
         // One that was found damaged must not keep the next from being taken.
-        let last_snapshot = loaded.as_ref().map(|(_, offset)| *offset);
-        let (mut table, start) = loaded.unwrap_or_else(|| (ProducerTable::default(), self.log_start));
+        let mut last_snapshot = loaded.as_ref().map(|(_, offset)| *offset);
+        let first = self.list.first().base_offset();
+        let (mut table, start) = loaded.unwrap_or_else(|| (ProducerTable::default(), first));
         table.expire(self.now, self.expiration_ms);
-        let skip = |segment: &Segment| self.plain.contains(&segment.base_offset());
-        let end = replay(&mut table, self.list, start..self.log_end, self.read_only, &skip)?;
+        let mut taken = Vec::new();
+        let replay = Replay {
+            list: self.list,
+            read_only: self.read_only,
+            skip: &|segment| self.plain.contains(&segment.base_offset()),
+            at_segment: &mut |table, base| taken.extend(self.take(table, base)),
+        };
+        let end = replay.run(&mut table, start..self.log_end)?;
+        last_snapshot = last_snapshot.max(taken.last().copied());
         table.expire(self.now, self.expiration_ms);
-        Ok(Rebuilt { table, end, last_snapshot })
+        Ok(Rebuilt { table, end, last_snapshot, taken })
     }
 
-    /// Removes the snapshots outside the log, and those that no segment begins at, the newest one beyond the last base excepted.
+    /// Writes the snapshot of the log up to `base`, where the replay is; there is none yet. One that can't be written is missing,
+    /// nothing else.
+    fn take(&self, table: &ProducerTable, base: Offset) -> Option<Offset> {
+        // A log that was closed in order gets one when it is closed again.
+        if self.read_only || self.clean {
+            return None;
+        }
+        let written = write(self.vfs, self.dir, base, table);
+        if written.is_err() {
+            // What is left of it, if anything, is found damaged by whoever reads it.
+            self.remove(base).ok();
+        }
+        written.is_ok().then_some(base)
+    }
+
+    /// Removes the snapshots outside the log's files, and those that no segment begins at, the newest one beyond the last base
+    /// excepted. Between a snapshot below the first segment and that segment, batches are missing: it would make a producer
+    /// look as if it had sent fewer.
     fn drop_foreign(&self, snapshots: &BTreeSet<Offset>) -> Result<BTreeSet<Offset>, SegmentError> {
         let bases: BTreeSet<Offset> = self.list.iter().map(|segment| segment.base_offset()).collect();
         let newest = snapshots.range(..=self.log_end).next_back().copied();
+        let first = self.list.first().base_offset();
         let belongs = |offset: &Offset| {
-            let inside = *offset > self.log_start && *offset <= self.log_end;
+            let inside = *offset >= first && *offset <= self.log_end;
             inside && (bases.contains(offset) || (Some(*offset) == newest && Some(offset) > bases.last()))
         };
         let (kept, foreign): (BTreeSet<_>, BTreeSet<_>) = snapshots.iter().copied().partition(belongs);
@@ -131,29 +168,60 @@ impl Rebuild<'_> {
     }
 }
 
-/// Tells the table of every batch in a range of offsets, those in segments to `skip` aside, and the transaction indexes of aborted transactions they don't know.
-/// Returns up to where this went: a marker that another process hasn't finished yet ends it.
+/// Tells the table of every batch in a range of offsets, those in segments to `skip` aside, and the transaction indexes of aborted
+/// transactions they don't know. Returns up to where this went: a marker that another process hasn't finished yet ends it.
 pub(super) fn replay(
     table: &mut ProducerTable,
     list: &SegmentList,
-    Range { start: from, end }: Range<Offset>,
+    range: Range<Offset>,
     read_only: bool,
     skip: &dyn Fn(&Segment) -> bool,
 ) -> Result<Offset, SegmentError> {
-    if from >= end {
-        return Ok(end);
-    }
-    for segment in list.from(from).filter(|segment| !skip(segment)) {
-        let entries = match (read_only, Arc::ptr_eq(segment, list.active())) {
-            (false, _) => Entries::Ours,
-            (true, true) => Entries::Growing { indexed: None },
-            (true, false) => Entries::Finished,
-        };
-        if let Some(unfinished) = replay_segment(table, segment, entries, from, end)? {
-            return Ok(unfinished);
+    Replay { list, read_only, skip, at_segment: &mut |_, _| {} }.run(table, range)
+}
+
+/// One replay of a log; see [`replay`].
+struct Replay<'a> {
+    list: &'a SegmentList,
+    read_only: bool,
+    skip: &'a dyn Fn(&Segment) -> bool,
+    /// Called with the table of the log up to the beginning of a segment, unless damage hides a part of that.
+    at_segment: &'a mut dyn FnMut(&ProducerTable, Offset),
+}
+
+impl Replay<'_> {
+    fn run(self, table: &mut ProducerTable, Range { start: from, end }: Range<Offset>) -> Result<Offset, SegmentError> {
+        let mut is_whole = true;
+        // A segment that begins at the end has no batch below it, and its base is a place for a snapshot.
+        for segment in self.list.from(from).filter(|_| from < end) {
+            if segment.base_offset() > from && segment.base_offset() <= end && is_whole {
+                (self.at_segment)(table, segment.base_offset());
+            }
+            if (self.skip)(segment) {
+                continue;
+            }
+            let entries = match (self.read_only, Arc::ptr_eq(segment, self.list.active())) {
+                (false, _) => Entries::Ours,
+                (true, true) => Entries::Growing { indexed: None },
+                (true, false) => Entries::Finished,
+            };
+            match replay_segment(table, segment, entries, from, end)? {
+                Ended::Whole => {}
+                Ended::Damaged => is_whole = false,
+                Ended::Unfinished(marker) => return Ok(marker),
+            }
         }
+        Ok(end)
     }
-    Ok(end)
+}
+
+/// How far the replay of a segment went.
+enum Ended {
+    Whole,
+    /// Nobody can read on behind damage.
+    Damaged,
+    /// At a marker that can't count yet.
+    Unfinished(Offset),
 }
 
 /// Who sees to the transaction index of a segment that is replayed.
@@ -166,19 +234,17 @@ enum Entries {
     Finished,
 }
 
-/// Returns the offset of a marker that can't count yet.
 fn replay_segment(
     table: &mut ProducerTable,
     segment: &Segment,
     mut entries: Entries,
     from: Offset,
     end: Offset,
-) -> Result<Option<Offset>, SegmentError> {
+) -> Result<Ended, SegmentError> {
     for item in segment.headers_from(from)? {
         let (position, header) = match item {
             Ok(found) => found,
-            // Damage: nobody can read on in this segment.
-            Err(error) if error.position().is_some() => break,
+            Err(error) if error.position().is_some() => return Ok(Ended::Damaged),
             Err(error) => return Err(error),
         };
         if header.last_offset() < from || header.producer_id().is_none() {
@@ -190,10 +256,10 @@ fn replay_segment(
         if !header.is_control() {
             table.note_data(&header);
         } else if !replay_marker(table, segment, position, &header, &mut entries)? {
-            return Ok(Some(header.base_offset()));
+            return Ok(Ended::Unfinished(header.base_offset()));
         }
     }
-    Ok(None)
+    Ok(Ended::Whole)
 }
 
 /// Returns false for a marker that can't count yet.
@@ -244,13 +310,15 @@ impl Inner {
     /// Writes the table as the snapshot of the log up to `end`, unless there is one. Nothing is synced; the next flush does.
     /// Returns whether it wrote one.
     pub(super) fn take_snapshot(&self, writer: &mut Writer, end: Offset) -> Result<bool, LogError> {
-        if end <= writer.last_snapshot.unwrap_or(load(&self.log_start)) {
+        // Where all records were deleted, the snapshot alone remembers their producers.
+        let is_needless = match writer.last_snapshot {
+            Some(last) => end <= last,
+            None => end <= load(&self.log_start) && self.producers.lock().is_empty(),
+        };
+        if is_needless {
             return Ok(false);
         }
-        let bytes = self.producers.lock().snapshot().encode();
-        let path = path_of(&self.dir, end);
-        let written = self.vfs.open(&path, OpenMode::Truncate).and_then(|file| file.write_at(&bytes, 0));
-        written.map_err(|error| self.wrap(error))?;
+        write(&*self.vfs, &self.dir, end, &self.producers.lock()).map_err(|error| self.wrap(error))?;
         self.hand_over_snapshot(end);
         let list = self.list();
         if let Some(last) = writer.last_snapshot.replace(end)
@@ -269,7 +337,6 @@ impl Inner {
             vfs: &*self.vfs,
             dir: &self.dir,
             list,
-            log_start: load(&self.log_start),
             log_end: end,
             from: None,
             plain: &BTreeSet::new(),
@@ -285,6 +352,7 @@ impl Inner {
     pub(super) fn adopt_producers(&self, writer: &mut Writer, rebuilt: Rebuilt) {
         self.publish_first_unstable(rebuilt.first_unstable());
         *self.producers.lock() = rebuilt.table;
+        rebuilt.taken.iter().for_each(|offset| self.hand_over_snapshot(*offset));
         writer.last_snapshot = rebuilt.last_snapshot;
         writer.replayed = rebuilt.end;
     }
@@ -303,6 +371,11 @@ impl Inner {
 
 pub(super) fn path_of(dir: &Path, offset: Offset) -> PathBuf {
     file_path(dir, FileKind::Snapshot, offset, Suffix::None)
+}
+
+fn write(vfs: &dyn Vfs, dir: &Path, offset: Offset, table: &ProducerTable) -> Result<(), IoError> {
+    let file = vfs.open(&path_of(dir, offset), OpenMode::Truncate)?;
+    file.write_at(&table.snapshot().encode(), 0)
 }
 
 /// Removes a snapshot; one that somebody removed before is fine.

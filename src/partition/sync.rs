@@ -40,6 +40,7 @@ impl Partition {
         }
         self.inner.check_online()?;
         self.inner.make_durable(self.log_end_offset())?;
+        self.inner.secure_snapshots(Offset::MAX)?;
         self.inner.writer.lock().last_flush = Moment::of(&*self.inner.clock);
         Ok(())
     }
@@ -115,6 +116,16 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Makes the pending snapshots durable, names included, if one at or below `offset` is among them. Batches below a snapshot may
+    /// go for good only after this: nothing else remembers their producers then.
+    pub(super) fn secure_snapshots(&self, offset: Offset) -> Result<(), LogError> {
+        if self.commits.snapshots.lock().first().is_none_or(|first| *first > offset) {
+            return Ok(());
+        }
+        self.sync_snapshots()?;
+        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
     }
 
     /// Does `work` while no sync runs: one that began before the log was cut would raise the recovery point above what is left.

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::producers::ProducerTable;
 use super::segments::SegmentList;
 use super::snapshots::Rebuilt;
 use super::{Inner, LogError, Partition, Trash, Writer, load, store};
@@ -79,6 +78,7 @@ impl Partition {
         let list = self.inner.list();
         let doomed: Vec<_> = list.sealed().iter().take(count).cloned().collect();
         let kept = list.without_first(doomed.len());
+        self.inner.secure_snapshots(kept.first().base_offset())?;
         self.inner.raise_log_start(kept.first().base_offset())?;
         *self.inner.segments.write() = kept;
         let bytes = doomed.iter().map(|segment| segment.size()).sum();
@@ -159,8 +159,7 @@ impl Inner {
         self.show(SegmentList::new(Vec::new(), Arc::new(new)), offset, offset, None);
         store(&self.recovery_point, offset);
         self.first_dirty.store(Offset::to_wire(None), Ordering::Release);
-        let producers = Rebuilt { table: ProducerTable::default(), end: offset, last_snapshot: None };
-        self.adopt_producers(writer, producers);
+        self.adopt_producers(writer, Rebuilt::of_empty_log(offset));
         self.epochs.lock().update(super::epochs::EpochTable::clear).map_err(|error| self.wrap(error))
     }
 

@@ -1,0 +1,237 @@
+//! A retry is answered with its offsets also after its records were deleted and the store was opened again, while its
+//! producer lives; and what was cut away is forgotten.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+
+use stratalog::format::ProducerStamp;
+use stratalog::format::TransactionResult::{Abort, Commit};
+use stratalog::vfs::{MemoryVfs, Vfs};
+use stratalog::{Appended, Durability, LogError, Partition, Record};
+use support::{Rig, append, at, bases, in_transaction, marker, offset, open, partition_of, read_committed, stamp};
+
+const DAY: i64 = 86_400_000;
+
+fn send(partition: &Partition, stamp: ProducerStamp, count: usize) -> Result<Appended, LogError> {
+    partition.append_from(stamp, &vec![Record::new("value"); count], Durability::Written)
+}
+
+type Deletion = (&'static str, fn(&Rig));
+type Ending = (&'static str, fn(&Rig) -> MemoryVfs);
+
+/// How the records go.
+const DELETIONS: [Deletion; 4] = [
+    ("deleted up to the log end", |rig| {
+        rig.partition.delete_records_before(rig.partition.log_end_offset()).unwrap();
+    }),
+    ("deleted up to the log end of a fresh segment, and removed", |rig| {
+        rig.partition.roll().unwrap();
+        rig.partition.delete_records_before(rig.partition.log_end_offset()).unwrap();
+        assert!(rig.store.tick(at(0)).unwrap().expired_segments > 0);
+    }),
+    ("expired by age", |rig| {
+        let config = support::config(&[("retention.ms", "1000"), ("segment.bytes", "300")]);
+        rig.store.topic("t").unwrap().alter_config(config).unwrap();
+        assert!(rig.store.tick(at(2000)).unwrap().expired_segments > 0);
+        assert_eq!(rig.partition.segments().len(), 1);
+    }),
+    ("expired by age, and appended to since", |rig| {
+        let config = support::config(&[("retention.ms", "1000"), ("segment.bytes", "300")]);
+        rig.store.topic("t").unwrap().alter_config(config).unwrap();
+        assert!(rig.store.tick(at(2000)).unwrap().expired_segments > 0);
+        append(&rig.partition, "plain");
+    }),
+];
+
+/// What is left of the store then.
+const ENDINGS: [Ending; 6] = [
+    ("closed", |rig| {
+        rig.store.clone().close().unwrap();
+        rig.memory.clone()
+    }),
+    ("killed", |rig| rig.memory.process_crash_image()),
+    ("killed after a checkpoint", |rig| {
+        rig.store.checkpoint().unwrap();
+        rig.memory.process_crash_image()
+    }),
+    ("power lost after a checkpoint", |rig| {
+        rig.store.checkpoint().unwrap();
+        rig.memory.crash_image()
+    }),
+    ("power lost after a flush", |rig| {
+        rig.partition.flush().unwrap();
+        rig.memory.crash_image()
+    }),
+    ("power lost after a flush and a checkpoint, torn", |rig| {
+        rig.partition.flush().unwrap();
+        rig.store.checkpoint().unwrap();
+        rig.memory.torn_crash_image(5)
+    }),
+];
+
+fn rig() -> Rig {
+    Rig::new(&[("segment.bytes", "300"), ("index.interval.bytes", "0")])
+}
+
+#[test]
+fn a_retry_gets_its_offsets_after_every_record_was_deleted_and_the_store_was_opened_again() {
+    for (deletion, delete) in DELETIONS {
+        for (ending, end) in ENDINGS {
+            let case = format!("{deletion}, {ending}");
+            let rig = rig();
+            for sequence in 0..6 {
+                send(&rig.partition, stamp(7, 2, sequence * 2), 2).unwrap();
+            }
+            send(&rig.partition, stamp(8, 0, 40), 1).unwrap();
+            rig.partition.flush().unwrap();
+            delete(&rig);
+            let log_end = rig.partition.log_end_offset();
+            let mut image = end(&rig);
+            // Once more without anything that is new.
+            for again in ["first", "second"] {
+                let store = open(Arc::new(image.clone()), &rig.clock);
+                let partition = partition_of(&store);
+                assert!(partition.log_end_offset() >= partition.log_start_offset(), "{case}");
+                let retry = send(&partition, stamp(7, 2, 10), 2).unwrap();
+                assert!(retry.is_duplicate, "{case}, {again} time");
+                assert_eq!((retry.base_offset, retry.last_offset), (offset(10), offset(11)), "{case}");
+                assert!(send(&partition, stamp(8, 0, 40), 1).unwrap().is_duplicate, "{case}, {again} time");
+                assert!(send(&partition, stamp(7, 2, 13), 1).is_err(), "{case}: a gap");
+                assert!(send(&partition, stamp(7, 1, 12), 1).is_err(), "{case}: a stale epoch");
+                assert!(partition.log_end_offset() <= log_end, "{case}: nothing was written");
+                image = image.process_crash_image();
+            }
+            let store = open(Arc::new(image), &rig.clock);
+            assert!(!send(&partition_of(&store), stamp(7, 2, 12), 1).unwrap().is_duplicate, "{case}: it goes on");
+        }
+    }
+}
+
+#[test]
+fn a_producer_whose_records_were_deleted_expires_all_the_same() {
+    for (ending, end) in ENDINGS {
+        let rig = rig();
+        send(&rig.partition, stamp(7, 0, 0), 1).unwrap();
+        rig.partition.flush().unwrap();
+        rig.partition.delete_records_before(offset(1)).unwrap();
+        let image = end(&rig);
+        rig.clock.set(at(DAY));
+        let store = open(Arc::new(image), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!(partition.producers(), [], "{ending}");
+    }
+}
+
+#[test]
+fn a_transaction_that_is_open_below_the_log_start_stays_open() {
+    for (deletion, delete) in DELETIONS {
+        for (ending, end) in ENDINGS {
+            let case = format!("{deletion}, {ending}");
+            let rig = rig();
+            append(&rig.partition, "before");
+            send(&rig.partition, in_transaction(7, 0, 0), 1).unwrap();
+            rig.partition.flush().unwrap();
+            delete(&rig);
+            let before = rig.partition.open_transactions();
+            assert_eq!(before.len(), 1, "{case}");
+            let store = open(Arc::new(end(&rig)), &rig.clock);
+            let partition = partition_of(&store);
+            assert_eq!(partition.open_transactions(), before, "{case}");
+            let (_, first) = before[0];
+            assert_eq!(partition.last_stable_offset(), partition.log_start_offset().max(first), "{case}");
+            assert!(send(&partition, in_transaction(7, 0, 0), 1).unwrap().is_duplicate, "{case}");
+            send(&partition, in_transaction(7, 0, 1), 1).unwrap();
+            partition.end_transaction(&marker(Abort, 7, 1), Durability::Written).unwrap();
+            send(&partition, in_transaction(7, 1, 0), 1).unwrap();
+            partition.end_transaction(&marker(Commit, 7, 2), Durability::Written).unwrap();
+            let seen = read_committed(&partition, 1 << 20);
+            assert_eq!(seen.iter().filter(|(_, value)| value == "value").count(), 1, "{case}: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn what_was_cut_away_is_forgotten_also_by_the_snapshots() {
+    for (ending, end) in ENDINGS {
+        for start in [0, 3, 20, 100] {
+            let rig = rig();
+            for sequence in 0..20 {
+                send(&rig.partition, stamp(7, 0, sequence), 1).unwrap();
+            }
+            rig.partition.delete_records_before(offset(20)).unwrap();
+            rig.store.tick(at(0)).unwrap();
+            rig.partition.truncate_fully_and_start_at(offset(start)).unwrap();
+            let store = open(Arc::new(end(&rig)), &rig.clock);
+            let partition = partition_of(&store);
+            assert_eq!(partition.producers(), [], "{ending}, {start}");
+            let first = send(&partition, stamp(7, 0, 19), 1).unwrap();
+            assert!(!first.is_duplicate, "{ending}, {start}");
+        }
+        let rig = rig();
+        for sequence in 0..20 {
+            send(&rig.partition, stamp(7, 0, sequence), 1).unwrap();
+        }
+        rig.partition.delete_records_before(offset(17)).unwrap();
+        rig.partition.truncate_to(offset(15)).unwrap();
+        let store = open(Arc::new(end(&rig)), &rig.clock);
+        let partition = partition_of(&store);
+        let again = send(&partition, stamp(7, 0, 15), 1).unwrap();
+        assert!(!again.is_duplicate, "{ending}");
+    }
+}
+
+#[test]
+fn a_follower_that_was_emptied_at_its_end_forgets_its_producers() {
+    let rig = rig();
+    send(&rig.partition, stamp(7, 0, 0), 1).unwrap();
+    rig.partition.delete_records_before(offset(1)).unwrap();
+    rig.store.checkpoint().unwrap();
+    rig.partition.truncate_fully_and_start_at(offset(1)).unwrap();
+    assert_eq!(rig.partition.producers(), []);
+    let image = rig.memory.process_crash_image();
+    assert_eq!(partition_of(&open(Arc::new(image), &rig.clock)).producers(), []);
+}
+
+#[test]
+fn deleting_the_same_log_again_and_again_leaves_one_snapshot_at_its_end() {
+    let rig = rig();
+    for round in 0..10 {
+        send(&rig.partition, stamp(7, 0, round), 1).unwrap();
+        rig.partition.delete_records_before(rig.partition.log_end_offset()).unwrap();
+        rig.store.tick(at(0)).unwrap();
+        rig.store.checkpoint().unwrap();
+    }
+    let live: Vec<_> = rig.files().into_iter().filter(|name| name.ends_with(".snapshot")).collect();
+    assert!(live.len() <= bases(&rig.partition).len() + 1, "{live:?}");
+}
+
+#[test]
+fn a_snapshot_below_the_first_segment_is_not_believed() {
+    let rig = rig();
+    for sequence in 0..24 {
+        send(&rig.partition, stamp(7, 0, sequence), 1).unwrap();
+    }
+    rig.partition.flush().unwrap();
+    let segments = bases(&rig.partition);
+    assert!(segments.len() > 3);
+    let stale = rig.partition.path().join(format!("{:020}.snapshot", segments[1]));
+    let saved = rig.memory.open(&stale, stratalog::vfs::OpenMode::Read).unwrap();
+    let saved = saved.map(saved.size().unwrap()).unwrap().to_vec();
+    rig.partition.delete_records_before(offset(24)).unwrap();
+    rig.store.tick(at(0)).unwrap();
+    assert!(bases(&rig.partition)[0] > segments[1]);
+    let image = rig.memory.process_crash_image();
+    // All others are gone, and an old one came back from a copy.
+    for entry in image.read_dir(rig.partition.path()).unwrap() {
+        if entry.name.ends_with(".snapshot") {
+            image.remove_file(&rig.partition.path().join(entry.name)).unwrap();
+        }
+    }
+    image.open(&stale, stratalog::vfs::OpenMode::Create).unwrap().write_at(&saved, 0).unwrap();
+    let store = open(Arc::new(image), &rig.clock);
+    let partition = partition_of(&store);
+    // It would know of fewer batches than the producer has sent, and refuse the next one.
+    send(&partition, stamp(7, 0, 24), 1).unwrap();
+}
