@@ -92,7 +92,7 @@ impl Extent {
 }
 
 fn total<'a>(segments: impl Iterator<Item = &'a SegmentSpan>) -> u64 {
-    segments.map(|segment| segment.size).sum()
+    segments.fold(0, |sum, segment| sum.saturating_add(segment.size))
 }
 
 fn is_too_young(segment: &SegmentSpan, lag_ms: u64, now: Timestamp) -> bool {
@@ -172,6 +172,7 @@ fn fits(joined: &GroupMember, member: &GroupMember, settings: &TopicSettings) ->
 mod tests {
     use super::*;
     use crate::config::TopicConfig;
+    use proptest::prelude::*;
 
     fn offset(value: i64) -> Offset {
         Offset::new(value).expect("a legal offset")
@@ -285,6 +286,72 @@ mod tests {
         };
         let extents = [extent(50, false), extent(900, true), extent(0, false), extent(100, true)];
         assert_eq!(order(&extents), [3, 1, 2, 0]);
+    }
+
+    fn edge() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            Just(0),
+            Just(1),
+            Just(i64::from(i32::MAX)),
+            Just(i64::from(i32::MAX) + 1),
+            Just(i64::MAX - 1),
+            Just(i64::MAX),
+            0..i64::MAX
+        ]
+    }
+
+    fn size() -> impl Strategy<Value = u64> {
+        prop_oneof![Just(0), Just(1), Just(SPAN_MAX), Just(SPAN_MAX + 1), Just(u64::MAX), any::<u64>()]
+    }
+
+    fn span() -> impl Strategy<Value = SegmentSpan> {
+        let time = || prop::option::of(edge().prop_map(at));
+        (edge(), edge(), size(), time(), time()).prop_map(|(base, end, size, first_timestamp, largest_timestamp)| {
+            SegmentSpan { base: offset(base), end: offset(end), size, first_timestamp, largest_timestamp }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_sizes_offsets_or_times_break_the_arithmetic(
+            sealed in prop::collection::vec(span(), 0..5),
+            (log_start, log_end, last_stable, now) in (edge(), edge(), edge(), edge()),
+            compacted_to in prop::option::of(edge()),
+            lag in edge(),
+        ) {
+            let log = LogFacts {
+                sealed: &sealed,
+                log_start: offset(log_start),
+                log_end: offset(log_end),
+                last_stable: offset(last_stable),
+                compacted_to: compacted_to.map(offset),
+            };
+            let config = TopicConfig::new()
+                .max_compaction_lag_ms(lag.max(1).unsigned_abs())
+                .min_compaction_lag_ms(lag.unsigned_abs());
+            let settings = settings(config);
+            let extent = Extent::of(&log, &settings, at(now));
+            prop_assert!(extent.first_uncleanable >= extent.first_dirty);
+            prop_assert!((0.0..=1.0).contains(&extent.dirty_ratio()));
+            prop_assert_eq!(order(&[extent, extent]), [0, 1]);
+        }
+
+        #[test]
+        fn groups_are_runs_that_cover_everything_whatever_the_sizes(
+            members in prop::collection::vec((edge(), edge(), size(), size(), size()), 0..8),
+            segment_bytes in prop_oneof![Just(14_u32), Just(i32::MAX.unsigned_abs())],
+            segment_index_bytes in prop_oneof![Just(4_u32), Just(i32::MAX.unsigned_abs())],
+        ) {
+            let members: Vec<_> = members
+                .into_iter()
+                .map(|(base, end, size, offset_index_size, time_index_size)| GroupMember {
+                    base: offset(base), end: offset(end), size, offset_index_size, time_index_size
+                })
+                .collect();
+            let config = TopicConfig::new().segment_bytes(segment_bytes).segment_index_bytes(segment_index_bytes);
+            let groups = groups(&members, &settings(config));
+            prop_assert_eq!(groups.iter().cloned().flatten().collect::<Vec<_>>(), (0..members.len()).collect::<Vec<_>>());
+        }
     }
 
     fn member(base: i64, end: i64, size: u64) -> GroupMember {

@@ -6,7 +6,8 @@
 //!
 //! A table of 20-byte entries is filled up to its load factor. Where the budget has room for the old table beside the new one, it begins
 //! small and doubles: many records of few keys then need little memory, and most of it stays in the processor's cache. Otherwise it
-//! has its final size from the start.
+//! has its final size from the start. A table that the machine has no memory for is smaller: it holds fewer keys, and the
+//! next run does the rest.
 //!
 //! The table is open-addressed by Robin Hood's rule: going on from the slot that a hash asks for, no entry is nearer to its own
 //! slot than the ones behind it could be to theirs. So a search for a key that is not there ends as soon as one that is.
@@ -49,7 +50,10 @@ pub(super) enum Put {
 }
 
 /// A table that may grow begins with half as many slots to twice as many.
-const SLOTS_MIN: usize = 2048;
+const SLOTS_MIN: u64 = 2048;
+
+/// The most bytes that a table takes before it holds a key, where it could not grow to that size within the budget.
+const UPFRONT_SIZE_MAX: u64 = 1 << 30;
 
 /// The share of a table that keys may fill before it grows: half empty, a search seldom leaves the slots that were fetched.
 const LOAD_WHILE_GROWING: f64 = 0.5;
@@ -95,17 +99,31 @@ impl KeyMap {
         let needed = (keys_max as f64 / load_factor).ceil() as u64;
         // Two slots hold one key at any load factor, and leave one free.
         let slots = (limits.budget / ENTRY_SIZE).min(needed.saturating_add(1)).max(2);
-        let slots = usize::try_from(slots).unwrap_or(usize::MAX / size_of::<Entry>());
-        let doublings = (slots / SLOTS_MIN).checked_ilog2().unwrap_or(0);
-        // Rounded up, so that the last doubling reaches what is needed.
-        let small = slots.div_ceil(1 << doublings);
-        let peak = ((small as u64) << doublings).saturating_mul(ENTRY_SIZE).saturating_mul(3) / 2;
-        let (slots, doublings) = if peak <= limits.budget { (small, doublings) } else { (slots, 0) };
+        let (slots, doublings) = Self::beginning(slots, limits.budget);
         let hasher = random_hasher();
-        let mut map = Self { hasher, table: Box::default(), len: 0, capacity: 0, load_factor, doublings };
-        map.table = vec![FREE; slots].into_boxed_slice();
+        let mut map = Self { hasher, table: largest_table(slots), len: 0, capacity: 0, load_factor, doublings };
         map.set_capacity();
         map
+    }
+
+    /// With how many slots a table of `slots` in the end begins, and how often it doubles. Where the old table does not fit into
+    /// the budget beside a new one of that size, it begins with its final size, or ends with a smaller one if it is large.
+    fn beginning(slots: u64, budget: u64) -> (usize, u32) {
+        let doublings_to = |slots: u64| (slots / SLOTS_MIN).checked_ilog2().unwrap_or(0);
+        // Rounded up, so that the last doubling reaches what is needed.
+        let doublings = doublings_to(slots);
+        let small = slots.div_ceil(1 << doublings);
+        // The last doubling has half as many slots beside the final ones.
+        let reached = budget / ENTRY_SIZE / 3 * 2;
+        let (slots, doublings) = if small << doublings <= reached {
+            (small, doublings)
+        } else if slots.saturating_mul(ENTRY_SIZE) <= UPFRONT_SIZE_MAX {
+            (slots, 0)
+        } else {
+            let doublings = doublings_to(reached);
+            (reached >> doublings, doublings)
+        };
+        (usize::try_from(slots).unwrap_or(usize::MAX), doublings)
     }
 
     #[expect(
@@ -123,8 +141,14 @@ impl KeyMap {
     /// Doubles the table; returns false where it has its final size.
     fn grow(&mut self) -> bool {
         let Some(doublings) = self.doublings.checked_sub(1) else { return false };
+        let Some(larger) = table(self.table.len().saturating_mul(2)) else {
+            self.doublings = 0;
+            // What the last size holds without growing; that may be more than it holds now.
+            let before = self.capacity;
+            self.set_capacity();
+            return self.capacity > before;
+        };
         self.doublings = doublings;
-        let larger = vec![FREE; self.table.len().saturating_mul(2)].into_boxed_slice();
         let entries = std::mem::replace(&mut self.table, larger);
         self.set_capacity();
         // In the order of the slots they go to, so that memory is written front to back.
@@ -255,6 +279,25 @@ impl KeyMap {
     }
 }
 
+/// A table of free slots; `None` where there is no memory for it.
+fn table(slots: usize) -> Option<Box<[Entry]>> {
+    let mut table = Vec::new();
+    table.try_reserve_exact(slots).ok()?;
+    table.resize(slots, FREE);
+    Some(table.into_boxed_slice())
+}
+
+/// A table of at most so many slots, and of the two at least that a map needs.
+fn largest_table(mut slots: usize) -> Box<[Entry]> {
+    while slots > 2 {
+        if let Some(table) = table(slots) {
+            return table;
+        }
+        slots /= 2;
+    }
+    vec![FREE; 2].into_boxed_slice()
+}
+
 /// A hash function with a secret of its own; the standard library draws the randomness.
 fn random_hasher() -> SipHasher13 {
     let draw = || RandomState::new().build_hasher().finish();
@@ -347,11 +390,76 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_beyond_all_memory_is_as_good_as_the_memory_that_there_is() {
+        for budget in [u64::MAX, u64::MAX / 2, i64::MAX.unsigned_abs(), 1 << 60, 1 << 55, (1 << 50) + 1, 1 << 31] {
+            for keys_max in [0, 1, 1 << 20, 1 << 40, u64::MAX - 1, u64::MAX] {
+                let mut map = KeyMap::new(KeyMapLimits { budget, load_factor: 0.95 }, keys_max);
+                assert!(map.size() < 1 << 20, "{} bytes before the first key", map.size());
+                assert_eq!(put(&mut map, b"k", 0), Put::Added);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_table_ends_within_its_budget() {
+        for budget in [(1 << 30) + 20, 1 << 31, 1 << 40, u64::MAX] {
+            let (slots, doublings) = KeyMap::beginning(budget / ENTRY_SIZE, budget);
+            let last = u128::try_from(slots).expect("small") << doublings;
+            assert!(last * u128::from(ENTRY_SIZE) * 3 / 2 <= u128::from(budget));
+            assert!(last * u128::from(ENTRY_SIZE) * 2 >= u128::from(budget));
+        }
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_had_is_smaller() {
+        assert!(table(usize::MAX).is_none() && table(usize::MAX / size_of::<Entry>()).is_none());
+        assert!(largest_table(0).len() == 2 && largest_table(1).len() == 2 && largest_table(3).len() == 3);
+    }
+
+    #[test]
     fn no_two_maps_hash_alike() {
         assert_ne!(map(2, 0.9).hash(b"key"), map(2, 0.9).hash(b"key"));
     }
 
+    /// Numbers at which arithmetic goes wrong, if it does, and some between.
+    fn extreme() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            Just(0),
+            Just(1),
+            Just(2),
+            Just(19),
+            Just(20),
+            Just(39),
+            Just(40),
+            Just(1023),
+            Just(1024),
+            0..1_000_000_u64
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn any_limits_make_a_map_that_keeps_to_them(
+            budget in extreme(),
+            load_factor in prop_oneof![
+                Just(f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY), Just(-0.0), Just(f64::MIN_POSITIVE), Just(1.0), 0.0..2.0
+            ],
+            keys_max in prop_oneof![extreme(), Just(u64::MAX), Just(u64::MAX - 1), Just(i64::MAX.unsigned_abs())],
+        ) {
+            let mut map = KeyMap::new(KeyMapLimits { budget, load_factor }, keys_max);
+            prop_assert!(map.size() <= budget.max(2 * ENTRY_SIZE));
+            let mut added = 0;
+            for key in 0..2000_u32 {
+                match put(&mut map, &key.to_be_bytes(), PLACES_MAX - key) {
+                    Put::Added => added += 1,
+                    other => prop_assert_eq!(other, Put::Full),
+                }
+                prop_assert!(map.size() <= budget.max(2 * ENTRY_SIZE));
+                prop_assert!(contains(&map, &0_u32.to_be_bytes()));
+            }
+            prop_assert!(added >= 1 && added == map.len() && added <= map.capacity());
+        }
+
         #[test]
         fn it_is_a_map(slots in 2_u64..64, keys in prop::collection::vec(0_u8..80, 0..400)) {
             let mut map = map(slots, 0.9);

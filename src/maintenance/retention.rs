@@ -31,7 +31,7 @@ fn below_log_start(segments: &[SegmentFacts], log_start: Offset) -> usize {
 
 /// Segments go while what remains is still `limit` bytes or more: the limit is a floor.
 fn over_size(segments: &[SegmentFacts], limit: Option<u64>) -> usize {
-    let total: u64 = segments.iter().map(|segment| segment.size).sum();
+    let total = segments.iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.size));
     let Some(mut surplus) = limit.and_then(|limit| total.checked_sub(limit)) else { return 0 };
     let fits = |segment: &&SegmentFacts| match surplus.checked_sub(segment.size) {
         Some(rest) => {
@@ -52,6 +52,8 @@ fn over_age(segments: &[SegmentFacts], limit_ms: Option<u64>, now: Timestamp) ->
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::TopicConfig;
 
@@ -108,6 +110,21 @@ mod tests {
             first.largest_timestamp = Some(at(9_000_000));
         }
         assert_eq!(expired(&future, &by_age, offset(0), offset(30), at(1_000_000)), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_sizes_limits_or_times_break_the_arithmetic(
+            sizes in prop::collection::vec(prop_oneof![Just(0), Just(1), Just(u64::MAX), any::<u64>()], 0..5),
+            limit in prop_oneof![Just(0), Just(1), Just(i64::MAX.unsigned_abs()), 0..i64::MAX.unsigned_abs()],
+            (time, now) in (prop_oneof![Just(0), Just(i64::MAX)], prop_oneof![Just(0), Just(i64::MAX)]),
+        ) {
+            let facts = |size| SegmentFacts { size, largest_timestamp: Some(at(time)), end_offset: Offset::MAX };
+            let segments: Vec<_> = sizes.into_iter().map(facts).collect();
+            let settings = settings(keep().retention_ms(Some(limit)).retention_bytes(Some(limit)));
+            let count = expired(&segments, &settings, Offset::MAX, Offset::MAX, at(now));
+            prop_assert!(count <= segments.len());
+        }
     }
 
     #[test]

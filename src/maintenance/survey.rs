@@ -99,7 +99,9 @@ impl Survey {
                 if transactions.is_aborted(header) {
                     continue;
                 }
-                let is_too_much = survey.marks.count > 0 && records_max - survey.marks.count < header.record_count();
+                // The first batch is counted in any case, however many records it has.
+                let room = records_max.saturating_sub(survey.marks.count);
+                let is_too_much = survey.marks.count > 0 && room < header.record_count();
                 let full = if is_too_much {
                     Some(header.base_offset())
                 } else {

@@ -47,6 +47,7 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis).expect("a legal time")
@@ -71,6 +72,25 @@ mod tests {
     fn a_clock_that_goes_back_lets_nothing_through_unpaused() {
         let mut throttle = Throttle::new(1000.0, at(100_000));
         assert_eq!(throttle.pause(100, at(0)), Duration::from_millis(100));
+    }
+
+    proptest! {
+        #[test]
+        fn no_rate_and_no_time_makes_a_pause_without_bound(
+            rate in prop_oneof![
+                Just(f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY), Just(0.0), Just(-1.0), Just(f64::MIN_POSITIVE),
+                Just(1.0), Just(f64::MAX), any::<f64>()
+            ],
+            steps in prop::collection::vec(
+                (prop_oneof![Just(0), Just(1), Just(u64::MAX), any::<u64>()], prop_oneof![Just(0), Just(i64::MAX), 0..i64::MAX]),
+                1..20
+            ),
+        ) {
+            let mut throttle = Throttle::new(rate, at(0));
+            for (bytes, millis) in steps {
+                prop_assert!(throttle.pause(bytes, at(millis)) <= Duration::from_secs(86_400) + PAUSE_MIN);
+            }
+        }
     }
 
     #[test]

@@ -267,6 +267,8 @@ mod tests {
         assert!(cleaned.has_room_for(100, offset(1000 + i64::from(i32::MAX))), "an empty one takes any batch");
         assert!(!cleaned.has_room_for(100, offset(1001 + i64::from(i32::MAX))));
         assert!(!cleaned.has_room_for(LOG_SIZE_MAX + 1, offset(1000)));
+        assert!(!cleaned.has_room_for(u64::MAX, offset(1000)));
+        assert!(!cleaned.has_room_for(0, offset(999)) && !cleaned.has_room_for(0, offset(i64::MAX)));
         let (bytes, mut facts) = batch(1000, 5000);
         cleaned.append(&bytes, facts).unwrap();
         assert_eq!(cleaned.size(), bytes.len() as u64);
