@@ -220,8 +220,7 @@ pub(super) fn compact(
     let result = run.run();
     match &result {
         Ok(report) => partition.counters().compactions.add(u64::from(report.is_complete)),
-        // A disk that is full or gone says nothing about the log.
-        Err(error) if !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::Offline) => {
+        Err(error) if is_about_the_bytes(error.kind()) => {
             partition.set_uncleanable(error.to_string());
         }
         Err(_) => {}
@@ -229,6 +228,12 @@ pub(super) fn compact(
     let ended = partition.clock().now();
     let duration = Duration::from_millis(u64::try_from(ended.millis_since(begun)).unwrap_or(0));
     result.map(|report| CompactionReport { duration, ..report })
+}
+
+/// Whether reading the same bytes again ends in the same error. What the operating system refuses passes: a full disk, no
+/// descriptor, no memory.
+const fn is_about_the_bytes(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::TooLarge)
 }
 
 /// One compaction of one partition.

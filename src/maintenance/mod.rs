@@ -151,10 +151,9 @@ impl TickReport {
             sleep: pace.sleep,
         };
         for position in compaction::order(&extents) {
-            if let Some((partition, extent)) = due.get(position) {
-                let done = compact_alone(partition, *extent, now, &options);
-                let done = self.note(MaintenanceWork::Compaction, done, pace).flatten();
-                self.add_compaction(done);
+            if let Some((partition, _)) = due.get(position) {
+                let done = self.note(MaintenanceWork::Compaction, compact_if_due(partition, now, &options), pace);
+                self.add_compaction(done.flatten());
             }
         }
     }
@@ -167,14 +166,15 @@ impl TickReport {
     }
 }
 
-/// Compacts a partition, unless somebody else does.
-fn compact_alone(
+/// Compacts a partition, unless somebody else does. The log may have been cut or compacted while others had their turn, so what
+/// is to be compacted is found out anew.
+fn compact_if_due(
     partition: &Partition,
-    extent: Extent,
     now: Timestamp,
     options: &CompactionOptions<'_>,
 ) -> Result<Option<CompactionReport>, LogError> {
     let Some(_only) = partition.try_lock_cleaning() else { return Ok(None) };
+    let Some(extent) = eligible(partition, now)? else { return Ok(None) };
     compact::compact(partition, &partition.settings(), extent, now, options).map(Some)
 }
 
