@@ -51,6 +51,9 @@ const SIGNS: [&str; 6] =
 /// These may stand in a folder that nobody has used yet.
 const LOCKS: [&str; 2] = [".lock", ".stratalog.lock"];
 
+/// A folder that a fresh volume has; only its file system uses it.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// A folder of Kafka's that holds no partition.
 const INDEX_CACHE: &str = "remote-log-index-cache";
 
@@ -132,7 +135,9 @@ pub(super) fn partitions_of(vfs: &dyn Vfs, root: &Path, topic: &TopicName) -> Re
 /// [`StoreError::NotAStore`]; [`StoreError::Io`] when a folder can't be listed.
 pub(super) fn check_ours(vfs: &dyn Vfs, root: &Path) -> Result<(), StoreError> {
     let entries = vfs.read_dir(root)?;
-    let mut strangers = entries.iter().filter(|entry| !LOCKS.contains(&entry.name.as_str())).peekable();
+    let is_empty_volumes =
+        |entry: &DirEntry| LOCKS.contains(&entry.name.as_str()) || (entry.is_dir && entry.name == LOST_AND_FOUND);
+    let mut strangers = entries.iter().filter(|entry| !is_empty_volumes(entry)).peekable();
     let Some(first) = strangers.peek() else { return Ok(()) };
     let found = first.name.clone();
     for entry in strangers {

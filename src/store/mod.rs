@@ -1,6 +1,7 @@
 //! All topics under one root folder.
 //!
-//! - Opening: [`StoreOptions`] (`open.rs`), over `layout.rs` (what the folder holds) and `partitions.rs` (one partition).
+//! - Opening: [`StoreOptions`] (`open.rs`), over `root.rs` (the folder itself), `layout.rs` (what it holds) and `partitions.rs`
+//!   (one partition).
 //! - Changing topics: `change.rs`, over `topics_file.rs` (the list on disk) and `removal.rs` (folders on their way out).
 //! - `internal_topics.rs` and `producer_ids.rs`: what coordinators of groups and transactions need of a store.
 //! - `checkpoints.rs`: the store-wide files of offsets, and the mark of an orderly stop.
@@ -28,6 +29,7 @@ mod partitions;
 mod producer_ids;
 mod random;
 mod removal;
+mod root;
 mod topic;
 mod topics_file;
 
@@ -204,7 +206,8 @@ impl LogStore {
     ///
     /// # Errors
     /// With nothing changed: [`StoreError::UnknownTopic`], [`StoreError::PartitionCount`] when `total` is not more than there are,
-    /// [`StoreError::ReservedTopic`], [`StoreError::FolderInTheWay`], [`StoreError::ReadOnly`], [`StoreError::Closed`].
+    /// [`StoreError::FixedPartitionCount`] for `__consumer_offsets` and `__transaction_state`, [`StoreError::ReservedTopic`],
+    /// [`StoreError::FolderInTheWay`], [`StoreError::ReadOnly`], [`StoreError::Closed`].
     /// After [`StoreError::Io`] or [`StoreError::Log`], call it again, or open the store anew.
     pub fn add_partitions(&self, name: &str, total: u32) -> Result<(), StoreError> {
         self.shared.add_partitions(name, total)

@@ -19,6 +19,7 @@ use super::layout::{self, Found, Skipped};
 use super::parallel::in_parallel;
 use super::partitions::{Job, Opened, Opener};
 use super::removal::{self, Removals};
+use super::root;
 use super::topic::TopicShared;
 use super::topics_file::{self, TopicsFile};
 use super::{Admin, LogStore, Shared};
@@ -138,7 +139,11 @@ impl StoreOptions {
         Self { progress: Some(Box::new(progress)), ..self }
     }
 
-    /// Opens the store in the folder `path`, which is created when it isn't there.
+    /// Opens the store in the folder `path`, which is created when it isn't there, with the folders above it. The empty path is
+    /// the current folder.
+    ///
+    /// # Durability
+    /// When it returns, the folder and those above it that were made survive a power loss.
     ///
     /// After a crash it recovers what has to be; no damage in a partition's files keeps a store from opening.
     /// See [`LogStore::open_report`] for what was done.
@@ -151,32 +156,12 @@ impl StoreOptions {
     /// - [`StoreError::Config`]: the config is refused.
     /// - [`StoreError::Io`], [`StoreError::Log`]: the disk failed.
     pub fn open(self, path: impl AsRef<Path>) -> Result<LogStore, StoreError> {
-        let root = path.as_ref().to_path_buf();
+        let root = root::root_of(path.as_ref());
         let settings = self.config.resolve().map_err(|source| StoreError::Config { topic: None, source })?;
-        prepare_root(&*self.vfs, &root, self.read_only)?;
-        let lock = if self.read_only { None } else { Some(take_lock(&*self.vfs, &root)?) };
+        root::prepare(&*self.vfs, &root, self.read_only)?;
+        let lock = if self.read_only { None } else { Some(root::lock(&*self.vfs, &root)?) };
         Opening { options: self, root, settings, report: OpenReport::default() }.run(lock)
     }
-}
-
-/// Sees to it that `root` is a folder that may be used.
-fn prepare_root(vfs: &dyn Vfs, root: &Path, read_only: bool) -> Result<(), StoreError> {
-    match vfs.metadata(root)? {
-        Some(found) if found.is_dir => layout::check_ours(vfs, root),
-        Some(_) => Err(StoreError::NotAFolder { path: root.to_path_buf() }),
-        None if read_only => Err(StoreError::Missing { path: root.to_path_buf() }),
-        None => {
-            vfs.create_dir_all(root)?;
-            root.parent().map_or(Ok(()), |parent| vfs.sync_dir(parent)).map_err(StoreError::from)
-        }
-    }
-}
-
-fn take_lock(vfs: &dyn Vfs, root: &Path) -> Result<Box<dyn DirLock>, StoreError> {
-    vfs.lock_dir(root).map_err(|source| {
-        let is_held = source.io_kind() == std::io::ErrorKind::WouldBlock;
-        if is_held { StoreError::Locked { path: root.to_path_buf(), source } } else { source.into() }
-    })
 }
 
 /// A store that is being opened.
@@ -196,6 +181,7 @@ impl Opening {
         if !self.options.read_only {
             finish_deletions(&*vfs, &self.root, &mut list, &*self.options.clock)?;
             if !is_listed {
+                root::sync_above(&*vfs, &self.root)?;
                 list.save(&*vfs, &self.root)?;
             }
         }
