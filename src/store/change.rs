@@ -64,6 +64,7 @@ impl Shared {
         let topic = self.find(name)?;
         let name = topic.name();
         check_not_reserved(name)?;
+        check_can_grow(name)?;
         let min = topic.partition_count().saturating_add(1);
         check_count(name, min, total)?;
         let known: Vec<PartitionId> = topic.partitions().iter().map(|partition| partition.id().partition).collect();
@@ -198,6 +199,11 @@ pub(super) fn unknown_topic(name: &str) -> StoreError {
 
 fn check_not_reserved(name: &TopicName) -> Result<(), StoreError> {
     if name.is_cluster_metadata() { Err(StoreError::ReservedTopic { name: name.clone() }) } else { Ok(()) }
+}
+
+/// Refuses the topics of coordinators, which choose a partition by a hash over the number of partitions.
+fn check_can_grow(name: &TopicName) -> Result<(), StoreError> {
+    if name.is_internal() { Err(StoreError::FixedPartitionCount { topic: name.clone() }) } else { Ok(()) }
 }
 
 fn check_count(topic: &TopicName, min: u32, got: u32) -> Result<(), StoreError> {

@@ -127,6 +127,13 @@ pub enum StoreError {
         /// What was asked for.
         got: u32,
     },
+    /// An internal topic of the coordinators can't get more partitions: the count decides in which partition a group or
+    /// transactional id is kept, so with another count its committed offsets would not be found.
+    #[error("topic {topic} keeps its number of partitions: groups and transactional ids are assigned by it")]
+    FixedPartitionCount {
+        /// The topic.
+        topic: TopicName,
+    },
     /// A folder that a new partition needs is there already.
     #[error("cannot create {partition}: folder {} is in the way", path.display())]
     FolderInTheWay {
@@ -171,7 +178,8 @@ impl StoreError {
             | Self::NotAStore { .. }
             | Self::NameCollision { .. }
             | Self::ReservedTopic { .. }
-            | Self::PartitionCount { .. } => ErrorKind::InvalidInput,
+            | Self::PartitionCount { .. }
+            | Self::FixedPartitionCount { .. } => ErrorKind::InvalidInput,
             Self::Damaged { source, .. } => source.kind(),
             Self::Closed { .. } => ErrorKind::Offline,
             Self::TopicExists { .. } | Self::FolderInTheWay { .. } => ErrorKind::AlreadyExists,
