@@ -1,6 +1,6 @@
 //! What the log has done since it was opened, as plain counters read in one snapshot.
 //!
-//! Every counter only grows, and starts at 0 with each open. The numbers of one snapshot are read one after the other
+//! Every counter only grows, and starts at 0 with each open; the gauges say what is there now. The numbers of one snapshot are read one after the other
 //! while work goes on, so they may be a few events apart. Sending them anywhere is the caller's business.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,10 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct StoreMetrics {
             $($(#[$doc])* pub $name: u64,)+
+            /// Gauge: files in the partitions' folders that recovery took out of a log (`.cut`) and nobody removed.
+            pub cut_files: u64,
+            /// Gauge: the bytes of those files.
+            pub cut_file_bytes: u64,
         }
 
         /// The live counters that the engine feeds.
@@ -37,9 +41,9 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// The counters as they stand now.
+            /// The counters as they stand now, without the gauges.
             pub(crate) fn snapshot(&self) -> StoreMetrics {
-                StoreMetrics { $($name: self.$name.value(),)+ }
+                StoreMetrics { $($name: self.$name.value(),)+ ..StoreMetrics::default() }
             }
         }
     };

@@ -3,8 +3,9 @@
 //! The rules of compaction are not here: this is the state that they leave behind.
 
 use std::sync::atomic::Ordering;
+use std::thread::ThreadId;
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Inner, LogError, Partition};
 use crate::clock::Clock;
@@ -12,6 +13,33 @@ use crate::format::AbortedTransaction;
 use crate::metrics::Counters;
 use crate::segment::{CleanedSegment, SegmentError};
 use crate::types::Offset;
+
+/// Lets one cleaning go on at a time, and knows which thread does it.
+#[derive(Debug, Default)]
+pub(super) struct CleaningLock {
+    turn: Mutex<()>,
+    cleaner: Mutex<Option<ThreadId>>,
+}
+
+impl CleaningLock {
+    fn hold<'a>(&'a self, turn: MutexGuard<'a, ()>) -> Cleaning<'a> {
+        *self.cleaner.lock() = Some(std::thread::current().id());
+        Cleaning { lock: self, _turn: turn }
+    }
+}
+
+/// The right to clean a partition, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Cleaning<'a> {
+    lock: &'a CleaningLock,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Drop for Cleaning<'_> {
+    fn drop(&mut self) {
+        *self.lock.cleaner.lock() = None;
+    }
+}
 
 impl Partition {
     /// Why compaction gave this partition up: the damage that it found. It is not tried again until the partition is opened anew.
@@ -30,13 +58,25 @@ impl Partition {
     }
 
     /// Waits until no other cleaning of this partition goes on, and holds off the next.
-    pub(crate) fn lock_cleaning(&self) -> MutexGuard<'_, ()> {
-        self.inner.cleaning.lock()
+    pub(crate) fn lock_cleaning(&self) -> Cleaning<'_> {
+        let lock = &self.inner.cleaning;
+        lock.hold(lock.turn.lock())
     }
 
     /// As [`Partition::lock_cleaning`], but `None` while another cleaning goes on.
-    pub(crate) fn try_lock_cleaning(&self) -> Option<MutexGuard<'_, ()>> {
-        self.inner.cleaning.try_lock()
+    pub(crate) fn try_lock_cleaning(&self) -> Option<Cleaning<'_>> {
+        let lock = &self.inner.cleaning;
+        Some(lock.hold(lock.turn.try_lock()?))
+    }
+
+    /// Waits until no cleaning goes on: one that finds the partition closed soon ends, and has removed its drafts by then. The
+    /// thread that cleans doesn't wait for itself: its progress callback may close the store.
+    pub(crate) fn wait_for_cleaning(&self) {
+        let lock = &self.inner.cleaning;
+        let is_own = *lock.cleaner.lock() == Some(std::thread::current().id());
+        if !is_own {
+            drop(lock.turn.lock());
+        }
     }
 
     /// Refuses what a partition that is offline, closed or read-only can't do.

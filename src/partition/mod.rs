@@ -15,6 +15,7 @@
 mod append;
 mod cleaning;
 mod close;
+mod cuts;
 mod epochs;
 mod error;
 mod follow;
@@ -42,6 +43,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 pub use append::{Appended, Durability};
+pub use cuts::CutFiles;
 pub use error::LogError;
 pub use lookup::{FoundOffset, OffsetSpec};
 pub use producers::ProducerError;
@@ -58,6 +60,8 @@ use crate::segment::{Residency, Segment, SegmentError, SegmentOptions};
 use crate::types::{Offset, Position, Timestamp};
 use crate::vfs::Vfs;
 use append::BuilderPool;
+use cleaning::CleaningLock;
+use cuts::CutGauge;
 use epochs::EpochCache;
 use producers::ProducerTable;
 use segments::SegmentList;
@@ -65,6 +69,13 @@ use sync::GroupCommit;
 use wait::Waiters;
 
 /// The log of one partition. Clones share it.
+///
+/// # Life
+/// A partition is open as long as its store and its topic are. [`LogStore::close`](crate::store::LogStore::close), dropping the last
+/// [`LogStore`](crate::store::LogStore) and [`Topic`](crate::store::Topic), and deleting the topic end it for every clone, also while
+/// other threads use it: a call that is inside comes to its end first, every later one fails with [`LogError::Closed`], "orders-0 is
+/// closed", and who waits for records wakes up. A `Partition` alone keeps no store open, so a program keeps a `LogStore` or a `Topic`
+/// beside it; where it drops the last one without `close`, the log ends as in a crash: nothing is flushed.
 #[derive(Debug, Clone)]
 pub struct Partition {
     inner: Arc<Inner>,
@@ -101,9 +112,10 @@ struct Inner {
     builders: BuilderPool,
     trash: Mutex<Vec<Trash>>,
     /// Held while the partition is compacted.
-    cleaning: Mutex<()>,
+    cleaning: CleaningLock,
     /// The damage that made compaction give up.
     uncleanable: Mutex<Option<String>>,
+    cut_files: CutGauge,
 }
 
 /// Whether the partition can be used.

@@ -15,6 +15,8 @@ use std::sync::atomic::AtomicI64;
 use parking_lot::{Mutex, RwLock};
 
 use super::append::BuilderPool;
+use super::cleaning::CleaningLock;
+use super::cuts::CutGauge;
 use super::epochs::{EpochCache, EpochTable};
 use super::producers::ProducerTable;
 use super::roll::draw_jitter;
@@ -154,12 +156,15 @@ impl Partition {
             waiters: Waiters::default(),
             builders: BuilderPool::default(),
             trash: Mutex::new(Vec::new()),
-            cleaning: Mutex::new(()),
+            cleaning: CleaningLock::default(),
             uncleanable: Mutex::new(None),
+            cut_files: CutGauge::default(),
             segments: RwLock::new(opened.list.clone()),
         };
         inner.adopt(&mut inner.writer.lock(), opened)?;
-        Ok((Self { inner: Arc::new(inner) }, report))
+        let partition = Self { inner: Arc::new(inner) };
+        partition.count_cut_files();
+        Ok((partition, report))
     }
 
     /// Brings a partition back that went offline: verifies what lies above the recovery point and writes it anew, so that
@@ -205,6 +210,7 @@ impl Partition {
         inner.adopt(&mut writer, opened)?;
         *inner.status.write() = Status::Online;
         writer.last_flush = Moment::of(&*inner.clock);
+        self.count_cut_files();
         inner.make_durable(end)?;
         Ok(report)
     }

@@ -1,0 +1,116 @@
+//! The `.cut` files in a partition's folder: what recovery took out of the log and nobody has removed yet.
+//!
+//! Recovery never removes one, and the log never reads one. They are kept for a person to look at, so they are counted, and
+//! go by an explicit call only.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{LogError, Partition};
+
+/// Digits of the offset that a file name of a log begins with.
+const OFFSET_DIGITS: usize = 20;
+
+/// An amount of `.cut` files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CutFiles {
+    /// How many files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl CutFiles {
+    /// Both amounts together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { files: self.files.saturating_add(other.files), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+}
+
+/// The amount that was there at the last count.
+#[derive(Debug, Default)]
+pub(super) struct CutGauge {
+    files: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Partition {
+    /// The `.cut` files in the partition's folder, as counted when it was opened, reopened, or rid of them.
+    #[must_use]
+    pub fn cut_files(&self) -> CutFiles {
+        let gauge = &self.inner.cut_files;
+        CutFiles { files: gauge.files.load(Ordering::Relaxed), bytes: gauge.bytes.load(Ordering::Relaxed) }
+    }
+
+    /// Removes the files that recovery cut out of the log: all names of the partition's folder that begin with an offset and end
+    /// in `.cut`. Returns what is gone. Nothing in the log changes, but what the files hold can't be salvaged any more.
+    ///
+    /// # Durability
+    /// None is promised: after a power loss the files may be back.
+    ///
+    /// # Errors
+    /// [`LogError::Segment`] when the folder can't be listed or a file can't be removed; the files before it are gone.
+    /// [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
+    pub fn remove_cut_files(&self) -> Result<CutFiles, LogError> {
+        // Recovery by `reopen` makes such files under this lock.
+        let _writer = self.inner.writer.lock();
+        self.inner.check_writable()?;
+        let before = self.list_cut_files()?;
+        let mut removed = CutFiles::default();
+        for (name, bytes) in before {
+            match self.inner.vfs.remove_file(&self.inner.dir.join(name)) {
+                Err(error) if !error.is_not_found() => {
+                    self.count_cut_files();
+                    return Err(self.inner.wrap(error));
+                }
+                _ => removed = removed.plus(CutFiles { files: 1, bytes }),
+            }
+        }
+        self.count_cut_files();
+        Ok(removed)
+    }
+
+    /// Counts the `.cut` files anew. What can't be listed now counts as none.
+    pub(crate) fn count_cut_files(&self) {
+        let found = self.list_cut_files().unwrap_or_default();
+        self.inner.cut_files.files.store(found.len() as u64, Ordering::Relaxed);
+        self.inner.cut_files.bytes.store(found.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+    }
+
+    /// Names and sizes.
+    fn list_cut_files(&self) -> Result<Vec<(String, u64)>, LogError> {
+        let inner = &self.inner;
+        let entries = inner.vfs.read_dir(&inner.dir).map_err(|error| inner.wrap(error))?;
+        let cuts = entries.into_iter().filter(|entry| !entry.is_dir && is_cut(&entry.name));
+        let sized = cuts.map(|entry| {
+            let metadata = inner.vfs.metadata(&inner.dir.join(&entry.name)).map_err(|error| inner.wrap(error))?;
+            Ok((entry.name, metadata.map_or(0, |metadata| metadata.size)))
+        });
+        sized.collect()
+    }
+}
+
+/// Whether recovery gives a file such a name. Another file that ends in `.cut` is somebody's own.
+fn is_cut(name: &str) -> bool {
+    let offset = name.get(..OFFSET_DIGITS);
+    let begins_with_offset = offset.is_some_and(|offset| offset.bytes().all(|byte| byte.is_ascii_digit()));
+    begins_with_offset && name.get(OFFSET_DIGITS..).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".cut"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_recovery_gives_are_cut_files() {
+        for name in ["00000000000000000007.log.cut", "00000000000000000007.log.2.cut"] {
+            assert!(is_cut(name), "{name}");
+        }
+        for name in
+            ["", "notes.cut", "00000000000000000007.log", "00000000000000000007cut", "ä0000000000000000000.log.cut"]
+        {
+            assert!(!is_cut(name), "{name}");
+        }
+    }
+}
