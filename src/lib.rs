@@ -64,11 +64,11 @@ pub use maintenance::{
 pub use metrics::StoreMetrics;
 pub use name::{PartitionId, TopicName, TopicPartition};
 pub use partition::{
-    Appended, Batches, Durability, FoundOffset, Isolation, LogError, OffsetSpec, Partition, PartitionRecovery,
-    ProducerError,
+    Appended, Batches, CutFiles, Durability, FoundOffset, Isolation, LogError, OffsetSpec, Partition,
+    PartitionRecovery, ProducerError,
 };
 pub use segment::Segment;
-pub use store::{LogStore, OpenReport, StoreError, StoreOptions, Topic};
+pub use store::{FailedPartition, LogStore, OpenReport, OpenWarning, StoreError, StoreOptions, Topic};
 pub use types::{ErrorKind, LeaderEpoch, Offset, Position, Timestamp, TimestampType};
 
 /// Compiles the README's program, so that it stays one that works.

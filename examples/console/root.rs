@@ -46,6 +46,12 @@ fn report_opening(store: &LogStore) {
     for skipped in &report.skipped {
         eprintln!("console: left out {}: {}", skipped.path.display(), skipped.reason);
     }
+    for failed in &report.failed {
+        eprintln!("console: left out {}, which could not be opened: {}", failed.partition, failed.error);
+    }
+    for warning in &report.warnings {
+        eprintln!("console: {warning}");
+    }
     for cut in report.partitions.iter().flat_map(|partition| &partition.cuts) {
         let (bytes, file, position) = (cut.bytes, cut.file.display(), cut.position);
         eprintln!("console: cut {bytes} bytes from {file} at position {position}: {}", cut.reason);

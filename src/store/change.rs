@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use super::error::StoreError;
+use super::failed::Lines;
 use super::layout;
 use super::open::partition_ids;
 use super::parallel::in_parallel;
@@ -28,7 +31,7 @@ impl Shared {
         partitions: u32,
         config: TopicConfig,
     ) -> Result<Arc<TopicShared>, StoreError> {
-        let mut admin = self.change()?;
+        let mut admin = self.change_ended(name)?;
         self.check_new(name, partitions)?;
         let id = random_topic_id(self.opener.clock.now());
         let entry = TopicEntry {
@@ -42,7 +45,7 @@ impl Shared {
         let topic = TopicShared::new(name.clone(), Some(id), TopicState::Created, config, defaults)?;
         if admin.list.get(name).is_some() {
             // An earlier attempt to create or delete it failed and could not be undone.
-            self.discard(&mut admin, name, 0)?;
+            self.discard(&mut admin, name)?;
         }
         self.check_free(name, &partition_ids(0..partitions).collect::<Vec<_>>())?;
         admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
@@ -50,7 +53,7 @@ impl Shared {
             Ok(opened) => topic.add(opened),
             Err(error) => {
                 // When undoing fails as well, the entry stays, and the next attempt or the next opening finds it.
-                let _ = self.discard(&mut admin, name, 0);
+                let _ = self.discard(&mut admin, name);
                 return Err(error);
             }
         }
@@ -67,7 +70,7 @@ impl Shared {
         check_can_grow(name)?;
         let min = topic.partition_count().saturating_add(1);
         check_count(name, min, total)?;
-        let known: Vec<PartitionId> = topic.partitions().iter().map(|partition| partition.id().partition).collect();
+        let known = topic.numbers();
         let missing: Vec<PartitionId> = partition_ids(0..total).filter(|id| !known.contains(id)).collect();
         let promised = |id: &PartitionId| admin.list.has_partition(&TopicPartition::new(name.clone(), *id));
         let unexpected: Vec<PartitionId> = missing.iter().copied().filter(|id| !promised(id)).collect();
@@ -81,10 +84,7 @@ impl Shared {
     pub(super) fn alter_config(&self, topic: &Arc<TopicShared>, config: TopicConfig) -> Result<(), StoreError> {
         let mut admin = self.change()?;
         check_not_reserved(topic.name())?;
-        let live = self.find(topic.name().as_str())?;
-        if !Arc::ptr_eq(&live, topic) {
-            return Err(unknown_topic(topic.name().as_str()));
-        }
+        self.check_live(topic)?;
         let settings = topic.resolve(&config, self.config.default_topic_config())?;
         let entry = TopicEntry { config: entries_of(&config), ..entry_of(&admin, topic) };
         admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
@@ -92,29 +92,59 @@ impl Shared {
         Ok(())
     }
 
+    /// Refuses a handle of a topic that was deleted, also when there is a new one of its name.
+    pub(super) fn check_live(&self, topic: &Arc<TopicShared>) -> Result<(), StoreError> {
+        let live = self.find(topic.name().as_str())?;
+        if Arc::ptr_eq(&live, topic) { Ok(()) } else { Err(unknown_topic(topic.name().as_str())) }
+    }
+
     pub(super) fn delete_topic(&self, name: &str) -> Result<(), StoreError> {
+        let name = TopicName::parse(name).map_err(|_| unknown_topic(name))?;
+        self.begin_deletion(&name)?;
+        let mut admin = self.change_ended(&name)?;
+        // Somebody who creates a topic of this name may have been faster.
+        if admin.list.get(&name).is_none_or(|entry| entry.state != TopicState::Deleting) {
+            return Ok(());
+        }
+        self.discard(&mut admin, &name)
+    }
+
+    /// Notes on disk that a topic is being deleted, and lets nobody find it any more.
+    fn begin_deletion(&self, name: &TopicName) -> Result<(), StoreError> {
         let mut admin = self.change()?;
-        let (name, delay_ms) = match self.find(name) {
-            Ok(topic) => {
-                check_not_reserved(topic.name())?;
-                let entry = TopicEntry { state: TopicState::Deleting, ..entry_of(&admin, &topic) };
-                admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
-                self.topics.write().remove(topic.name());
-                topic.partitions().iter().for_each(Partition::invalidate);
-                (topic.name().clone(), topic.settings().file_delete_delay_ms)
-            }
+        let topic = match self.find(name.as_str()) {
+            Ok(topic) => topic,
             // An earlier attempt got stuck half way.
-            Err(error) => match TopicName::parse(name) {
-                Ok(name) if admin.list.get(&name).is_some() => (name, 0),
-                _ => return Err(error),
-            },
+            Err(_) if admin.list.get(name).is_some() => return Ok(()),
+            Err(error) => return Err(error),
         };
-        self.discard(&mut admin, &name, delay_ms)
+        check_not_reserved(name)?;
+        let entry = TopicEntry { state: TopicState::Deleting, ..entry_of(&admin, &topic) };
+        admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
+        self.topics.write().remove(name);
+        admin.ending.insert(name.clone(), topic);
+        Ok(())
+    }
+
+    /// The right to change the root folder, once nobody is inside a deleted topic of this name any more: its folders are renamed
+    /// then, under which nobody may go on writing. The wait is without `admin`, which somebody inside may be waiting for.
+    fn change_ended(&self, name: &TopicName) -> Result<MutexGuard<'_, Admin>, StoreError> {
+        loop {
+            let admin = self.change()?;
+            match admin.ending.get(name).filter(|topic| !topic.has_ended()).cloned() {
+                None => return Ok(admin),
+                Some(topic) => {
+                    drop(admin);
+                    topic.end();
+                }
+            }
+        }
     }
 
     /// Takes a topic that is not live any more off the disk and off the list.
-    fn discard(&self, admin: &mut Admin, name: &TopicName, delay_ms: u64) -> Result<(), StoreError> {
+    fn discard(&self, admin: &mut Admin, name: &TopicName) -> Result<(), StoreError> {
         let (vfs, root) = (&*self.opener.vfs, &self.opener.root);
+        let delay_ms = admin.ending.get(name).map_or(0, |topic| topic.settings().file_delete_delay_ms);
         if let Some(entry) = admin.list.get(name).filter(|entry| entry.state != TopicState::Deleting) {
             let entry = TopicEntry { state: TopicState::Deleting, ..entry.clone() };
             admin.list.put(vfs, root, entry)?;
@@ -126,6 +156,7 @@ impl Shared {
         // Before the list forgets the topic: a new one of its name must not inherit offsets from the checkpoints.
         self.write_checkpoints(admin)?;
         admin.list.remove(vfs, root, std::slice::from_ref(name))?;
+        admin.ending.remove(name);
         Ok(())
     }
 
@@ -140,10 +171,7 @@ impl Shared {
             settings: topic.settings(),
             topic_id: topic.id(),
             create: true,
-            log_start_offset: None,
-            recovery_point: None,
-            first_dirty_offset: None,
-            verified: None,
+            lines: Lines::default(),
         };
         let jobs: Vec<Job> = partitions.map(job).collect();
         let results = in_parallel(self.settings.num_recovery_threads, &jobs, |job| self.opener.open(job));

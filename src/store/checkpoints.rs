@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::error::StoreError;
+use super::failed::Lines;
 use super::layout::{self, SkipReason, Skipped};
 use crate::format::{CleanShutdown, FormatError, OffsetCheckpoint, VerifiedPoints};
 use crate::name::{PartitionId, TopicName, TopicPartition};
@@ -107,13 +108,19 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Brings the checkpoint files up to date with `partitions`, durably.
+    /// Brings the checkpoint files up to date with `partitions`, durably. What they said of `failed` ones stays.
     ///
     /// # Errors
     /// As the operating system says; files not reached yet still hold what they held.
-    pub(super) fn write(&mut self, vfs: &dyn Vfs, root: &Path, partitions: &[Partition]) -> Result<(), IoError> {
-        let mut contents = offsets(partitions);
-        contents.extend(verified(vfs, partitions));
+    pub(super) fn write(
+        &mut self,
+        vfs: &dyn Vfs,
+        root: &Path,
+        partitions: &[Partition],
+        failed: &[(TopicPartition, Lines)],
+    ) -> Result<(), IoError> {
+        let mut contents = offsets(partitions, failed);
+        contents.extend(verified(vfs, partitions, failed));
         let mut changed = false;
         for (name, bytes) in contents {
             if self.written.get(name) != Some(&bytes) {
@@ -127,40 +134,54 @@ impl Checkpoints {
 }
 
 /// Kafka's files.
-fn offsets(partitions: &[Partition]) -> Vec<(&'static str, Vec<u8>)> {
+fn offsets(partitions: &[Partition], failed: &[(TopicPartition, Lines)]) -> Vec<(&'static str, Vec<u8>)> {
     let all = || partitions.iter();
     let raised = all().filter(|partition| partition.log_start_offset() > partition.first_base_offset());
+    let kept =
+        |line: fn(&Lines) -> Option<Offset>| failed.iter().filter_map(move |(id, lines)| Some((id, line(lines)?)));
     vec![
-        (layout::RECOVERY_POINTS, encode(all(), Partition::recovery_point)),
-        (layout::LOG_START_OFFSETS, encode(raised, Partition::log_start_offset)),
-        (layout::HIGH_WATERMARKS, encode(all(), Partition::high_watermark)),
-        (layout::CLEANER_OFFSETS, encode_some(all(), Partition::first_dirty_offset)),
+        (layout::RECOVERY_POINTS, encode(all(), Partition::recovery_point, kept(|lines| lines.recovery_point))),
+        (layout::LOG_START_OFFSETS, encode(raised, Partition::log_start_offset, kept(|lines| lines.log_start_offset))),
+        (layout::HIGH_WATERMARKS, encode(all(), Partition::high_watermark, std::iter::empty())),
+        (
+            layout::CLEANER_OFFSETS,
+            encode_some(all(), Partition::first_dirty_offset, kept(|lines| lines.first_dirty_offset)),
+        ),
     ]
 }
 
-fn encode<'a>(partitions: impl Iterator<Item = &'a Partition>, offset: impl Fn(&Partition) -> Offset) -> Vec<u8> {
-    encode_some(partitions, |partition| Some(offset(partition)))
+fn encode<'a>(
+    partitions: impl Iterator<Item = &'a Partition>,
+    offset: impl Fn(&Partition) -> Offset,
+    kept: impl Iterator<Item = (&'a TopicPartition, Offset)>,
+) -> Vec<u8> {
+    encode_some(partitions, |partition| Some(offset(partition)), kept)
 }
 
 fn encode_some<'a>(
     partitions: impl Iterator<Item = &'a Partition>,
     offset: impl Fn(&Partition) -> Option<Offset>,
+    kept: impl Iterator<Item = (&'a TopicPartition, Offset)>,
 ) -> Vec<u8> {
-    let entry = |partition: &Partition| {
-        let id = partition.id();
-        Some((id.topic.as_str().to_owned(), id.partition.value(), offset(partition)?))
-    };
-    OffsetCheckpoint { entries: partitions.filter_map(entry).collect() }.encode()
+    let open = partitions.filter_map(|partition| Some((partition.id(), offset(partition)?)));
+    let entry = |(id, offset): (&TopicPartition, Offset)| (id.topic.as_str().to_owned(), id.partition.value(), offset);
+    OffsetCheckpoint { entries: open.chain(kept).map(entry).collect() }.encode()
 }
 
 /// Our file, where the machine tells its boots apart.
-fn verified(vfs: &dyn Vfs, partitions: &[Partition]) -> Option<(&'static str, Vec<u8>)> {
+fn verified(
+    vfs: &dyn Vfs,
+    partitions: &[Partition],
+    failed: &[(TopicPartition, Lines)],
+) -> Option<(&'static str, Vec<u8>)> {
     let boot_id = vfs.boot_id()?;
-    let point = |partition: &Partition| {
-        let VerifiedPoint { base_offset, position } = partition.verified_point()?;
-        Some((partition.id().clone(), base_offset, position))
+    let open = partitions.iter().map(|partition| (partition.id(), partition.verified_point()));
+    let kept = failed.iter().map(|(id, lines)| (id, lines.verified));
+    let point = |(id, point): (&TopicPartition, Option<VerifiedPoint>)| {
+        let VerifiedPoint { base_offset, position } = point?;
+        Some((id.clone(), base_offset, position))
     };
-    let points = partitions.iter().filter_map(point).collect();
+    let points = open.chain(kept).filter_map(point).collect();
     Some((layout::VERIFIED_POINTS, VerifiedPoints { boot_id, points }.encode()))
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong with a store: its folder, its lock, its topics and their config.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config::ConfigError;
 use crate::format::{FormatError, TopicId};
@@ -95,6 +96,15 @@ pub enum StoreError {
         /// How many partitions there are.
         partition_count: u32,
     },
+    /// The partition is there, but could not be opened. The rest of the store works; see
+    /// [`Topic::reopen_partition`](super::Topic::reopen_partition).
+    #[error("{partition} could not be opened, reopen it: {source}")]
+    PartitionFailed {
+        /// The partition.
+        partition: TopicPartition,
+        /// What opening it failed with.
+        source: Arc<StoreError>,
+    },
     /// A topic of this name is there.
     #[error("topic {name} already exists")]
     TopicExists {
@@ -185,6 +195,7 @@ impl StoreError {
             Self::TopicExists { .. } | Self::FolderInTheWay { .. } => ErrorKind::AlreadyExists,
             Self::Config { source, .. } => source.kind(),
             Self::TopicIdMismatch { .. } => ErrorKind::Corrupt,
+            Self::PartitionFailed { source, .. } => source.kind(),
             Self::Thread { .. } => ErrorKind::Io,
         }
     }
@@ -213,6 +224,7 @@ impl StoreError {
                 Location::unknown().in_partition(partition.clone()).in_file(path)
             }
             Self::UnknownPartition { topic, got, .. } => location_of(topic, *got),
+            Self::PartitionFailed { partition, source } => source.location().in_partition(partition.clone()),
             _ => Location::unknown(),
         }
     }

@@ -80,6 +80,8 @@ pub enum SkipReason {
     Stray,
     /// The folder vanished while a read-only store was being opened.
     Vanished,
+    /// The folder can't be listed, and nothing else speaks of a topic of this name.
+    Unreadable(std::io::ErrorKind),
     /// The file can't be understood; the store opened as if it weren't there.
     Damaged(FormatError),
 }
@@ -92,6 +94,7 @@ impl fmt::Display for SkipReason {
             Self::Future => f.write_str("an unfinished copy of a partition"),
             Self::Stray => f.write_str("a partition that Kafka put aside"),
             Self::Vanished => f.write_str("removed while the store was being opened"),
+            Self::Unreadable(kind) => write!(f, "cannot be listed: {kind}"),
             Self::Damaged(error) => error.fmt(f),
         }
     }
@@ -102,6 +105,8 @@ impl fmt::Display for SkipReason {
 pub(super) struct Found {
     /// Live partitions, in the order of their folders' names.
     pub partitions: Vec<TopicPartition>,
+    /// Folders named like partitions that can't be listed, so that their names prove nothing yet.
+    pub unreadable: Vec<(TopicPartition, Skipped)>,
     /// Folders of deleted partitions.
     pub deleted: Vec<PathBuf>,
     /// What was left out.
@@ -132,7 +137,7 @@ pub(super) fn partitions_of(vfs: &dyn Vfs, root: &Path, topic: &TopicName) -> Re
 /// partition's file in it.
 ///
 /// # Errors
-/// [`StoreError::NotAStore`]; [`StoreError::Io`] when a folder can't be listed.
+/// [`StoreError::NotAStore`]; [`StoreError::Io`] when a folder can't be listed and no other one proves the store.
 pub(super) fn check_ours(vfs: &dyn Vfs, root: &Path) -> Result<(), StoreError> {
     let entries = vfs.read_dir(root)?;
     let is_empty_volumes =
@@ -140,12 +145,16 @@ pub(super) fn check_ours(vfs: &dyn Vfs, root: &Path) -> Result<(), StoreError> {
     let mut strangers = entries.iter().filter(|entry| !is_empty_volumes(entry)).peekable();
     let Some(first) = strangers.peek() else { return Ok(()) };
     let found = first.name.clone();
+    let mut failure = None;
     for entry in strangers {
-        if proves_a_store(vfs, root, entry)? {
-            return Ok(());
+        match proves_a_store(vfs, root, entry) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            // Another entry may prove it.
+            Err(error) => drop(failure.get_or_insert(error)),
         }
     }
-    Err(StoreError::NotAStore { path: root.to_path_buf(), found })
+    Err(failure.map_or_else(|| StoreError::NotAStore { path: root.to_path_buf(), found }, StoreError::from))
 }
 
 fn proves_a_store(vfs: &dyn Vfs, root: &Path, entry: &DirEntry) -> Result<bool, IoError> {
@@ -184,13 +193,16 @@ fn contents(vfs: &dyn Vfs, dir: &Path) -> Result<Contents, IoError> {
 /// Sorts out the folders in `root`. Those of partitions that `is_listed` vouches for are not looked into.
 ///
 /// # Errors
-/// [`IoError`] when a folder can't be listed.
+/// [`IoError`] when the root can't be listed.
 pub(super) fn scan(vfs: &dyn Vfs, root: &Path, is_listed: impl Fn(&TopicPartition) -> bool) -> Result<Found, IoError> {
     let mut found = Found::default();
     for entry in vfs.read_dir(root)?.into_iter().filter(|entry| entry.is_dir && entry.name != INDEX_CACHE) {
         let path = root.join(&entry.name);
-        match classify(vfs, &path, &entry.name, &is_listed)? {
+        match classify(vfs, &path, &entry.name, &is_listed) {
             Folder::Partition(id) => found.partitions.push(id),
+            Folder::Unreadable(id, kind) => {
+                found.unreadable.push((id, Skipped { path, reason: SkipReason::Unreadable(kind) }));
+            }
             Folder::Deleted => found.deleted.push(path),
             Folder::Skip(reason) => found.skipped.push(Skipped { path, reason }),
         }
@@ -200,35 +212,31 @@ pub(super) fn scan(vfs: &dyn Vfs, root: &Path, is_listed: impl Fn(&TopicPartitio
 
 enum Folder {
     Partition(TopicPartition),
+    Unreadable(TopicPartition, std::io::ErrorKind),
     Deleted,
     Skip(SkipReason),
 }
 
-fn classify(
-    vfs: &dyn Vfs,
-    path: &Path,
-    name: &str,
-    is_listed: impl Fn(&TopicPartition) -> bool,
-) -> Result<Folder, IoError> {
+fn classify(vfs: &dyn Vfs, path: &Path, name: &str, is_listed: impl Fn(&TopicPartition) -> bool) -> Folder {
     let (topic, partition) = match PartitionDirName::parse(name) {
         Some(PartitionDirName::Live { topic, partition }) => (topic, partition),
-        Some(PartitionDirName::Delete { .. }) => return Ok(Folder::Deleted),
-        Some(PartitionDirName::Future { .. }) => return Ok(Folder::Skip(SkipReason::Future)),
-        Some(PartitionDirName::Stray { .. }) => return Ok(Folder::Skip(SkipReason::Stray)),
-        None => return Ok(Folder::Skip(SkipReason::NotAPartition)),
+        Some(PartitionDirName::Delete { .. }) => return Folder::Deleted,
+        Some(PartitionDirName::Future { .. }) => return Folder::Skip(SkipReason::Future),
+        Some(PartitionDirName::Stray { .. }) => return Folder::Skip(SkipReason::Stray),
+        None => return Folder::Skip(SkipReason::NotAPartition),
     };
     let (Ok(topic), Some(partition)) = (TopicName::parse(&topic), PartitionId::new(partition)) else {
-        return Ok(Folder::Skip(SkipReason::NotAPartition));
+        return Folder::Skip(SkipReason::NotAPartition);
     };
     let id = TopicPartition::new(topic, partition);
     if is_listed(&id) {
-        return Ok(Folder::Partition(id));
+        return Folder::Partition(id);
     }
     match contents(vfs, path) {
-        Ok(Contents::Other) => Ok(Folder::Skip(SkipReason::NoLogInside)),
-        Ok(Contents::Nothing | Contents::Log) => Ok(Folder::Partition(id)),
+        Ok(Contents::Other) => Folder::Skip(SkipReason::NoLogInside),
+        Ok(Contents::Nothing | Contents::Log) => Folder::Partition(id),
         // Another process removed it since the root was listed.
-        Err(error) if error.is_not_found() => Ok(Folder::Skip(SkipReason::Vanished)),
-        Err(error) => Err(error),
+        Err(error) if error.is_not_found() => Folder::Skip(SkipReason::Vanished),
+        Err(error) => Folder::Unreadable(id, error.io_kind()),
     }
 }

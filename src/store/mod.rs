@@ -2,6 +2,7 @@
 //!
 //! - Opening: [`StoreOptions`] (`open.rs`), over `root.rs` (the folder itself), `layout.rs` (what it holds) and `partitions.rs`
 //!   (one partition).
+//! - `failed.rs`: partitions that could not be opened; `report.rs`: what opening tells.
 //! - Changing topics: `change.rs`, over `topics_file.rs` (the list on disk) and `removal.rs` (folders on their way out).
 //! - `internal_topics.rs` and `producer_ids.rs`: what coordinators of groups and transactions need of a store.
 //! - `checkpoints.rs`: the store-wide files of offsets, and the mark of an orderly stop.
@@ -9,16 +10,19 @@
 //! # Locks
 //!
 //! `admin` is held over every change of the root folder, disk work included, so these come one after the other; `topics` is
-//! held for a moment only and never over I/O. Appending and reading take neither.
+//! held for a moment only and never over I/O. Appending and reading take neither. Neither is held while waiting for somebody who is
+//! inside a partition: a callback in there may change the store.
 //!
 //! # Ending
 //!
 //! [`LogStore::close`] ends the store for every clone and every handle made from it. Where nobody calls it, dropping the
 //! last [`LogStore`] and [`Topic`] ends it as a crash would: partitions refuse further work, the lock is released, nothing is flushed.
+//! Either way, and before folders are renamed, every partition is ended and everybody who is inside has left.
 
 mod change;
 mod checkpoints;
 mod error;
+mod failed;
 #[cfg(feature = "groups")]
 mod internal_topics;
 mod layout;
@@ -29,6 +33,7 @@ mod partitions;
 mod producer_ids;
 mod random;
 mod removal;
+mod report;
 mod root;
 mod topic;
 mod topics_file;
@@ -38,15 +43,17 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub use error::StoreError;
+pub use failed::FailedPartition;
 pub use layout::{SkipReason, Skipped};
-pub use open::{OpenProgress, OpenReport, StoreOptions};
+pub use open::StoreOptions;
+pub use report::{OpenProgress, OpenReport, OpenWarning, PostponedWork};
 pub use topic::Topic;
 
 #[cfg(feature = "client")]
@@ -56,7 +63,7 @@ use crate::clock::Clock;
 use crate::config::{StoreConfig, StoreSettings, TopicConfig};
 use crate::metrics::{Counters, StoreMetrics};
 use crate::name::TopicName;
-use crate::partition::{LogError, Partition};
+use crate::partition::{CutFiles, LogError, Partition};
 use crate::types::Timestamp;
 use crate::vfs::DirLock;
 use checkpoints::Checkpoints;
@@ -118,6 +125,8 @@ struct Admin {
     list: TopicsFile,
     checkpoints: Checkpoints,
     removals: Removals,
+    /// Topics that are being deleted and whose folders still have their names.
+    ending: BTreeMap<TopicName, Arc<TopicShared>>,
     /// Held until the store ends; none when it is read-only.
     lock: Option<Box<dyn DirLock>>,
 }
@@ -153,7 +162,21 @@ impl LogStore {
     /// What the store did since it was opened.
     #[must_use]
     pub fn metrics(&self) -> StoreMetrics {
-        self.shared.opener.counters.snapshot()
+        let cuts = self.shared.cut_files();
+        let counters = self.shared.opener.counters.snapshot();
+        StoreMetrics { cut_files: cuts.files, cut_file_bytes: cuts.bytes, ..counters }
+    }
+
+    /// Removes the `.cut` files of all partitions, see [`Partition::remove_cut_files`]. Returns what is gone.
+    ///
+    /// # Errors
+    /// The first failure, as [`StoreError::Log`]; the other partitions were rid of theirs nevertheless. [`StoreError::ReadOnly`],
+    /// [`StoreError::Closed`].
+    pub fn remove_cut_files(&self) -> Result<CutFiles, StoreError> {
+        self.shared.check_writable()?;
+        let removed: Vec<_> = self.shared.own_partitions().iter().map(Partition::remove_cut_files).collect();
+        let total = removed.into_iter().try_fold(CutFiles::default(), |total, one| Ok::<_, LogError>(total.plus(one?)));
+        Ok(total?)
     }
 
     /// Creates a topic of 1 to 100000 partitions.
@@ -239,18 +262,23 @@ impl LogStore {
     }
 
     /// Ends the store in order: every handle made from it or a clone is refused from now on, everything is synced, the
-    /// checkpoints and the mark of an orderly stop are written, the lock is released.
+    /// checkpoints and the mark of an orderly stop are written, the lock is released. Waits for every call that is inside. While a
+    /// partition could not be opened there is no mark: the next opening verifies what lies above the recovery points.
     ///
     /// # Errors
     /// The first failure; the store is closed and the lock released all the same, but the next opening will verify its end as
-    /// after a crash. [`StoreError::Closed`] when a clone was closed before.
+    /// after a crash. [`StoreError::Closed`] when a clone was closed before, or is being closed.
     pub fn close(self) -> Result<(), StoreError> {
-        let mut admin = self.shared.admin.lock();
+        // A change of the root folder that goes on comes to its end first; later ones are refused.
+        let admin = self.shared.admin.lock();
         if self.shared.closed.swap(true, Ordering::SeqCst) {
             return Err(self.shared.closed_error());
         }
-        let result = self.shared.shut_down(&mut admin);
-        self.shared.invalidate();
+        drop(admin);
+        let closed = self.shared.close_partitions();
+        self.shared.end_partitions();
+        let mut admin = self.shared.admin.lock();
+        let result = self.shared.write_end(&mut admin, closed);
         admin.lock = None;
         result
     }
@@ -282,23 +310,6 @@ impl LogStore {
         Ok(admin.removals.step(&*self.shared.opener.vfs, now))
     }
 
-    /// The last part of opening a store for writing.
-    fn settle(&self, deleted: Vec<PathBuf>) -> Result<(), StoreError> {
-        if self.shared.opener.read_only {
-            return Ok(());
-        }
-        let now = self.shared.opener.clock.now();
-        let mut admin = self.shared.admin.lock();
-        deleted.into_iter().for_each(|dir| admin.removals.add(now, dir));
-        // What can't be removed now is tried again, and reported, by maintenance: no reason not to open.
-        let _ = admin.removals.step(&*self.shared.opener.vfs, now);
-        if self.shared.report.clean {
-            return Ok(());
-        }
-        // Recovery may have cut below an old recovery point, which must not be trusted after the next crash.
-        self.shared.write_checkpoints(&mut admin)
-    }
-
     fn handle(&self, shared: Arc<TopicShared>) -> Topic {
         Topic { store: Arc::clone(&self.shared), shared }
     }
@@ -320,8 +331,14 @@ impl Shared {
 
     /// Waits for the right to change the root folder.
     fn change(&self) -> Result<MutexGuard<'_, Admin>, StoreError> {
-        let admin = self.admin.lock();
+        let admin = self.lock_admin()?;
         self.check_writable().map(|()| admin)
+    }
+
+    /// Waits until nobody changes topics, and holds off who would; a read-only store has no such change, but handles.
+    fn lock_admin(&self) -> Result<MutexGuard<'_, Admin>, StoreError> {
+        let admin = self.admin.lock();
+        self.check_open().map(|()| admin)
     }
 
     fn find(&self, name: &str) -> Result<Arc<TopicShared>, StoreError> {
@@ -342,30 +359,44 @@ impl Shared {
     }
 
     fn write_checkpoints(&self, admin: &mut Admin) -> Result<(), StoreError> {
-        Ok(admin.checkpoints.write(&*self.opener.vfs, &self.opener.root, &self.own_partitions())?)
+        let (partitions, failed) = (self.own_partitions(), self.failed_lines());
+        Ok(admin.checkpoints.write(&*self.opener.vfs, &self.opener.root, &partitions, &failed)?)
     }
 
-    /// Everything that makes the next opening a clean one.
-    fn shut_down(&self, admin: &mut Admin) -> Result<(), StoreError> {
+    fn cut_files(&self) -> CutFiles {
+        let partitions = self.topics.read().values().flat_map(|topic| topic.partitions()).collect::<Vec<_>>();
+        partitions.iter().fold(CutFiles::default(), |total, partition| total.plus(partition.cut_files()))
+    }
+
+    /// Flushes and ends every partition.
+    fn close_partitions(&self) -> Result<(), LogError> {
+        if self.opener.read_only { Ok(()) } else { self.for_each_partition(Partition::close) }
+    }
+
+    /// Writes down, after every partition has ended, what makes the next opening a clean one.
+    fn write_end(&self, admin: &mut Admin, closed: Result<(), LogError>) -> Result<(), StoreError> {
         if self.opener.read_only {
             return Ok(());
         }
-        let closed = self.for_each_partition(Partition::close);
         self.write_checkpoints(admin)?;
         closed?;
-        Ok(checkpoints::put_clean_mark(&*self.opener.vfs, &self.opener.root)?)
+        if self.failed_lines().is_empty() {
+            checkpoints::put_clean_mark(&*self.opener.vfs, &self.opener.root)?;
+        }
+        Ok(())
     }
 
-    fn invalidate(&self) {
-        for topic in self.topics.read().values() {
-            topic.partitions().iter().for_each(Partition::invalidate);
-        }
+    /// Ends every partition, of topics that are being deleted too, and waits until nobody is inside one.
+    fn end_partitions(&self) {
+        let mut topics: Vec<_> = self.topics.read().values().cloned().collect();
+        topics.extend(self.admin.lock().ending.values().cloned());
+        topics.iter().for_each(|topic| topic.end());
     }
 }
 
 impl Drop for Shared {
     /// Before the lock goes, so that no partition that somebody still holds writes beside the next store.
     fn drop(&mut self) {
-        self.invalidate();
+        self.end_partitions();
     }
 }

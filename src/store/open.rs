@@ -4,6 +4,9 @@
 //! first partition is touched, so that a crash from here on is seen as one. The list of topics is written before their
 //! folders, so what it says and the disk lacks is created, and what it calls deleted and the disk has is renamed away.
 //! A read-only store takes no lock and changes nothing: it leaves out what would have to be created.
+//!
+//! A partition that can't be opened is left out and reported (`failed.rs`). What can't be written now, on a full disk for
+//! example, is a warning: a store that opens can free space.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,49 +18,24 @@ use parking_lot::{Mutex, RwLock};
 
 use super::checkpoints::{self, Checkpointed, Checkpoints};
 use super::error::StoreError;
-use super::layout::{self, Found, Skipped};
+use super::failed::{Failed, FailedPartition, Lines};
+use super::layout::{self, Found};
 use super::parallel::in_parallel;
 use super::partitions::{Job, Opened, Opener};
 use super::removal::{self, Removals};
+use super::report::{OpenProgress, OpenReport, OpenWarning, PostponedWork};
 use super::root;
 use super::topic::TopicShared;
 use super::topics_file::{self, TopicsFile};
 use super::{Admin, LogStore, Shared};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{StoreConfig, StoreSettings, TopicConfig};
-use crate::format::{TopicEntry, TopicState};
+use crate::format::{TopicEntry, TopicId, TopicState};
 use crate::metrics::Counters;
 use crate::name::{PartitionId, TopicName, TopicPartition};
-use crate::partition::PartitionRecovery;
 use crate::segment::Residency;
-use crate::vfs::{DirLock, DiskVfs, Vfs};
-
-/// One step of opening a store: a partition was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenProgress {
-    /// Which partition.
-    pub partition: TopicPartition,
-    /// How many of its segments had to be recovered.
-    pub recovered_segments: usize,
-    /// How many partitions are open by now, this one included.
-    pub opened: usize,
-    /// How many there are.
-    pub total: usize,
-}
-
-/// What opening a store found and did.
-#[derive(Debug, Default)]
-pub struct OpenReport {
-    /// Whether the store had been stopped in order; then nothing was verified.
-    pub clean: bool,
-    /// Every partition, in order, with what recovery did to it.
-    pub partitions: Vec<PartitionRecovery>,
-    /// Partitions that the list of topics has and whose folders were missing: they begin empty. A crash while a topic was
-    /// being created leaves some; otherwise somebody removed the folders.
-    pub created: Vec<TopicPartition>,
-    /// Folders that were left out and files that could not be understood, in the order of their paths.
-    pub skipped: Vec<Skipped>,
-}
+use crate::types::ErrorKind;
+use crate::vfs::{DirLock, DiskVfs, IoError, Vfs};
 
 pub(super) type Progress = dyn Fn(&OpenProgress) + Send + Sync;
 
@@ -145,16 +123,15 @@ impl StoreOptions {
     /// # Durability
     /// When it returns, the folder and those above it that were made survive a power loss.
     ///
-    /// After a crash it recovers what has to be; no damage in a partition's files keeps a store from opening.
-    /// See [`LogStore::open_report`] for what was done.
+    /// After a crash it recovers what has to be. No partition keeps a store from opening: one that is damaged beyond recovery, or
+    /// whose disk fails, is left out. Nor does a full disk. See [`LogStore::open_report`] for what was done, left out and put off.
     ///
     /// # Errors
     /// - [`StoreError::Locked`]: the folder is open for writing elsewhere.
     /// - [`StoreError::NotAStore`], [`StoreError::NotAFolder`], [`StoreError::Missing`] (read-only): nothing was changed.
     /// - [`StoreError::Damaged`]: the list of topics can't be understood. Without that file the store opens, with default configs.
-    /// - [`StoreError::TopicIdMismatch`]: folders of two topics of one name.
     /// - [`StoreError::Config`]: the config is refused.
-    /// - [`StoreError::Io`], [`StoreError::Log`]: the disk failed.
+    /// - [`StoreError::Io`]: the disk failed at a file of the whole store.
     pub fn open(self, path: impl AsRef<Path>) -> Result<LogStore, StoreError> {
         let root = root::root_of(path.as_ref());
         let settings = self.config.resolve().map_err(|source| StoreError::Config { topic: None, source })?;
@@ -178,21 +155,48 @@ impl Opening {
         let clean = self.take_clean_mark()?;
         self.report.clean = clean;
         let (mut list, is_listed) = TopicsFile::load(&*vfs, &self.root)?;
+        let mut deleted = Vec::new();
         if !self.options.read_only {
-            finish_deletions(&*vfs, &self.root, &mut list, &*self.options.clock)?;
+            deleted = self.finish_deletions(&list);
             if !is_listed {
                 root::sync_above(&*vfs, &self.root)?;
-                list.save(&*vfs, &self.root)?;
+                self.begin_list(&mut list)?;
             }
         }
         let found = layout::scan(&*vfs, &self.root, |id| list.has_partition(id))?;
-        let deleted = found.deleted.clone();
+        let leftovers = found.deleted.clone();
         let opener = self.opener(clean);
         let plan = self.plan(&list, found)?;
         let topics = self.open_partitions(&opener, plan)?;
-        let store = self.assemble(opener, list, topics, lock);
-        store.settle(deleted)?;
-        Ok(store)
+        let mut shared = self.assemble(opener, list, topics, lock);
+        shared.settle(leftovers, &deleted);
+        Ok(LogStore { shared: Arc::new(shared) })
+    }
+
+    /// Renames away the folders of topics whose deletion a crash cut short; returns the names of those that are gone from the
+    /// disk. They leave the list once the checkpoints have forgotten them too.
+    fn finish_deletions(&mut self, list: &TopicsFile) -> Vec<TopicName> {
+        let (vfs, now) = (Arc::clone(&self.options.vfs), self.options.clock.now());
+        let deleting = list.entries().filter(|entry| entry.state == TopicState::Deleting);
+        let mut gone = Vec::new();
+        for entry in deleting {
+            match removal::mark_deleted(&*vfs, &self.root, &entry.name, now) {
+                Ok(_) => gone.push(entry.name.clone()),
+                Err(error) => self.report.warnings.push(OpenWarning::new(PostponedWork::TopicDeletion, error)),
+            }
+        }
+        gone
+    }
+
+    /// Writes the first list of topics. On a full disk a folder that Kafka wrote opens without.
+    fn begin_list(&mut self, list: &mut TopicsFile) -> Result<(), StoreError> {
+        match list.save(&*self.options.vfs, &self.root) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => {
+                self.report.warnings.push(OpenWarning::new(PostponedWork::TopicList, error));
+                Ok(())
+            }
+            saved => Ok(saved?),
+        }
     }
 
     fn take_clean_mark(&self) -> Result<bool, StoreError> {
@@ -224,6 +228,7 @@ impl Opening {
     fn plan(&mut self, list: &TopicsFile, found: Found) -> Result<Vec<Plan>, StoreError> {
         let vfs = Arc::clone(&self.options.vfs);
         self.report.skipped = found.skipped;
+        let mut present: BTreeSet<TopicPartition> = found.partitions.iter().cloned().collect();
         let checkpointed = Checkpointed::load(&*vfs, &self.root, self.report.clean, &mut self.report.skipped)?;
         let mut by_topic: BTreeMap<TopicName, BTreeSet<PartitionId>> = BTreeMap::new();
         for id in &found.partitions {
@@ -234,7 +239,16 @@ impl Opening {
             let listed = partition_ids(0..entry.partition_count);
             if self.options.read_only { continue } else { partitions.extend(listed) }
         }
-        let present: BTreeSet<TopicPartition> = found.partitions.into_iter().collect();
+        for (id, skipped) in found.unreadable {
+            // Of a topic that is known it is a partition, which fails. Else its name proves nothing.
+            match by_topic.get_mut(&id.topic) {
+                Some(partitions) => {
+                    partitions.insert(id.partition);
+                    present.insert(id);
+                }
+                None => self.report.skipped.push(skipped),
+            }
+        }
         let is_deleting = |name: &TopicName| list.get(name).is_some_and(|entry| entry.state == TopicState::Deleting);
         let topics = by_topic.into_iter().filter(|(name, _)| !is_deleting(name));
         topics
@@ -261,10 +275,7 @@ impl Opening {
                 settings: Arc::clone(&settings),
                 topic_id: id,
                 create: !present.contains(&partition),
-                log_start_offset: checkpointed.log_start_offsets.get(&partition).copied(),
-                recovery_point: checkpointed.recovery_points.get(&partition).copied(),
-                first_dirty_offset: checkpointed.first_dirty_offsets.get(&partition).copied(),
-                verified: checkpointed.verified.get(&partition).copied(),
+                lines: Lines::of(checkpointed, &partition),
                 id: partition,
             }
         };
@@ -294,12 +305,16 @@ impl Opening {
         });
         let mut topics: BTreeMap<TopicName, TopicShared> =
             topics.into_iter().map(|topic| (topic.name().clone(), topic)).collect();
+        let mut by_topic: BTreeMap<TopicName, Vec<Outcome<'_>>> = BTreeMap::new();
         for (job, result) in jobs.iter().zip(results) {
-            match (result?, topics.get_mut(&job.id.topic)) {
-                (Some(opened), Some(topic)) => self.admit(topic, job, opened)?,
-                _ => self.report.skipped.push(opener.vanished(&job.id)),
+            by_topic.entry(job.id.topic.clone()).or_default().push((job, result));
+        }
+        for (name, outcomes) in by_topic {
+            if let Some(topic) = topics.get_mut(&name) {
+                self.admit_all(opener, topic, outcomes);
             }
         }
+        self.keep_lines_of_failed(opener, &topics);
         if !self.report.created.is_empty() {
             opener.vfs.sync_dir(&self.root)?;
         }
@@ -307,14 +322,55 @@ impl Opening {
         Ok(topics.into_values().filter(|topic| topic.partition_count() > 0).collect())
     }
 
-    fn admit(&mut self, topic: &mut TopicShared, job: &Job, opened: Opened) -> Result<(), StoreError> {
-        topic.admit(&self.root, opened.topic_id, opened.partition)?;
+    /// Takes the partitions of one topic in, or notes why one could not be opened.
+    fn admit_all(&mut self, opener: &Opener, topic: &mut TopicShared, outcomes: Vec<Outcome<'_>>) {
+        let opened = |outcome: &Outcome<'_>| outcome.1.as_ref().ok().and_then(Option::as_ref)?.topic_id;
+        let named: Vec<TopicId> = outcomes.iter().filter_map(opened).collect();
+        topic.elect_id(&named);
+        for (job, result) in outcomes {
+            match result.and_then(|opened| self.admit(topic, job, opened)) {
+                Ok(true) => {}
+                Ok(false) => self.report.skipped.push(opener.vanished(&job.id)),
+                Err(error) => {
+                    let error = Arc::new(error);
+                    let failed = FailedPartition { partition: job.id.clone(), error: Arc::clone(&error) };
+                    self.report.failed.push(failed);
+                    topic.add_failed(job.id.partition, Failed { error, lines: job.lines });
+                }
+            }
+        }
+    }
+
+    /// Whether there is a partition to take in.
+    fn admit(&mut self, topic: &TopicShared, job: &Job, opened: Option<Opened>) -> Result<bool, StoreError> {
+        let Some(opened) = opened else { return Ok(false) };
+        topic.check_id(&self.root, &job.id, opened.topic_id)?;
+        self.report.cut_files = self.report.cut_files.plus(opened.partition.cut_files());
+        topic.add([opened.partition]);
         self.report.partitions.push(opened.recovery);
         self.report.skipped.extend(opened.damage);
+        let unwritten = opened.unwritten.map(|error| OpenWarning::new(PostponedWork::PartitionMetadata, error));
+        self.report.warnings.extend(unwritten);
         if job.create {
             self.report.created.push(job.id.clone());
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// An opening that failed halfway may have lowered a line before it cut the log: what the checkpoints say now is kept.
+    fn keep_lines_of_failed(&self, opener: &Opener, topics: &BTreeMap<TopicName, TopicShared>) {
+        if self.report.failed.is_empty() || opener.read_only {
+            return;
+        }
+        // Damage was reported when they were read first; where they can't be read now, the lines stay as they were.
+        let loaded = Checkpointed::load(&*opener.vfs, &self.root, opener.clean, &mut Vec::new());
+        let Ok(checkpointed) = loaded else { return };
+        for failed in &self.report.failed {
+            if let Some(topic) = topics.get(&failed.partition.topic) {
+                let (error, lines) = (Arc::clone(&failed.error), Lines::of(&checkpointed, &failed.partition));
+                topic.add_failed(failed.partition.partition, Failed { error, lines });
+            }
+        }
     }
 
     fn assemble(
@@ -323,24 +379,58 @@ impl Opening {
         list: TopicsFile,
         topics: Vec<TopicShared>,
         lock: Option<Box<dyn DirLock>>,
-    ) -> LogStore {
-        let admin = Admin { list, checkpoints: Checkpoints::default(), removals: Removals::default(), lock };
+    ) -> Shared {
+        let (checkpoints, removals) = (Checkpoints::default(), Removals::default());
+        let admin = Admin { list, checkpoints, removals, ending: BTreeMap::new(), lock };
         let topics = topics.into_iter().map(|topic| (topic.name().clone(), Arc::new(topic))).collect();
-        LogStore {
-            shared: Arc::new(Shared {
-                opener: Opener { clean: true, ..opener },
-                config: self.options.config,
-                settings: self.settings,
-                report: self.report,
-                topics: RwLock::new(topics),
-                closed: AtomicBool::new(false),
-                admin: Mutex::new(admin),
-                #[cfg(feature = "client")]
-                has_coordinator: AtomicBool::new(false),
-            }),
+        Shared {
+            opener: Opener { clean: true, ..opener },
+            config: self.options.config,
+            settings: self.settings,
+            report: self.report,
+            topics: RwLock::new(topics),
+            closed: AtomicBool::new(false),
+            admin: Mutex::new(admin),
+            #[cfg(feature = "client")]
+            has_coordinator: AtomicBool::new(false),
         }
     }
 }
+
+impl Shared {
+    /// The last part of opening a store for writing: `leftovers` are folders to remove, `deleted` topics to forget.
+    fn settle(&mut self, leftovers: Vec<PathBuf>, deleted: &[TopicName]) {
+        if self.opener.read_only {
+            return;
+        }
+        let (vfs, now) = (Arc::clone(&self.opener.vfs), self.opener.clock.now());
+        let (partitions, failed) = (self.own_partitions(), self.failed_lines());
+        let (admin, warnings) = (self.admin.get_mut(), &mut self.report.warnings);
+        leftovers.into_iter().for_each(|dir| admin.removals.add(now, dir));
+        let removed = admin.removals.step(&*vfs, now);
+        warnings.extend(removed.failure.map(|error| OpenWarning::new(PostponedWork::Removal, error)));
+        if self.report.clean && deleted.is_empty() {
+            return;
+        }
+        // Recovery may have cut below an old recovery point, which must not be trusted after the next crash.
+        let root = &self.opener.root;
+        if let Err(error) = admin.checkpoints.write(&*vfs, root, &partitions, &failed) {
+            // The list keeps deleted topics until the checkpoints have forgotten them: a new topic of that name would inherit
+            // their offsets.
+            warnings.push(OpenWarning::new(PostponedWork::Checkpoints, error));
+        } else if let Err(error) = forget(&mut admin.list, &*vfs, root, deleted) {
+            warnings.push(OpenWarning::new(PostponedWork::TopicDeletion, error));
+        }
+    }
+}
+
+/// Takes topics off the list.
+fn forget(list: &mut TopicsFile, vfs: &dyn Vfs, root: &Path, topics: &[TopicName]) -> Result<(), IoError> {
+    if topics.is_empty() { Ok(()) } else { list.remove(vfs, root, topics) }
+}
+
+/// One partition to open, and what came of it.
+type Outcome<'a> = (&'a Job, Result<Option<Opened>, StoreError>);
 
 /// A topic and the partitions to open for it.
 struct Plan {
@@ -351,17 +441,4 @@ struct Plan {
 /// The legal numbers in a range.
 pub(super) fn partition_ids(range: std::ops::Range<u32>) -> impl Iterator<Item = PartitionId> {
     range.filter_map(|number| i32::try_from(number).ok().and_then(PartitionId::new))
-}
-
-/// Renames away the folders of topics whose deletion a crash cut short, and takes these topics off the list.
-fn finish_deletions(vfs: &dyn Vfs, root: &Path, list: &mut TopicsFile, clock: &dyn Clock) -> Result<(), StoreError> {
-    let deleting = list.entries().filter(|entry| entry.state == TopicState::Deleting);
-    let names: Vec<TopicName> = deleting.map(|entry| entry.name.clone()).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    for name in &names {
-        removal::mark_deleted(vfs, root, name, clock.now())?;
-    }
-    Ok(list.remove(vfs, root, &names)?)
 }

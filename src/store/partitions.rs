@@ -1,23 +1,23 @@
 //! Opening one partition's folder: its identity first, then its log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::StoreError;
+use super::failed::Lines;
 use super::layout::{self, SkipReason, Skipped};
 use crate::clock::Clock;
 use crate::config::TopicSettings;
 use crate::format::file_name::FileName;
-use crate::format::{FormatError, PartitionMetadata, TopicId};
+use crate::format::{PartitionMetadata, TopicId};
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
-use crate::partition::{OpenParams, Partition, PartitionRecovery, VerifiedPoint};
+use crate::partition::{OpenParams, Partition, PartitionRecovery};
 use crate::segment::Residency;
-use crate::types::Offset;
-use crate::vfs::{Vfs, read_whole, replace_whole};
+use crate::vfs::{IoError, Vfs, read_whole, replace_whole};
 
 /// What all partitions of a store have in common.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Opener {
     pub vfs: Arc<dyn Vfs>,
     pub clock: Arc<dyn Clock>,
@@ -41,10 +41,7 @@ pub(super) struct Job {
     pub topic_id: Option<TopicId>,
     /// Whether the folder is missing.
     pub create: bool,
-    pub log_start_offset: Option<Offset>,
-    pub recovery_point: Option<Offset>,
-    pub first_dirty_offset: Option<Offset>,
-    pub verified: Option<VerifiedPoint>,
+    pub lines: Lines,
 }
 
 /// A partition that was opened.
@@ -56,6 +53,8 @@ pub(super) struct Opened {
     pub topic_id: Option<TopicId>,
     /// A `partition.metadata` that says nothing.
     pub damage: Option<Skipped>,
+    /// Why a missing `partition.metadata` could not be written.
+    pub unwritten: Option<IoError>,
 }
 
 impl Opener {
@@ -74,10 +73,7 @@ impl Opener {
 
     fn open_in(&self, job: &Job, dir: PathBuf) -> Result<Opened, StoreError> {
         let read_only = self.read_only || job.id.topic.is_cluster_metadata();
-        let (topic_id, damage) = match self.identity(job, &dir, read_only)? {
-            Ok(topic_id) => (topic_id, None),
-            Err((path, error)) => (None, Some(Skipped { path, reason: SkipReason::Damaged(error) })),
-        };
+        let Identity { topic_id, damage, unwritten } = self.identity(job, &dir, read_only)?;
         let params = OpenParams {
             vfs: Arc::clone(&self.vfs),
             clock: Arc::clone(&self.clock),
@@ -85,35 +81,42 @@ impl Opener {
             dir,
             id: job.id.clone(),
             settings: Arc::clone(&job.settings),
-            log_start_offset: job.log_start_offset,
-            recovery_point: job.recovery_point,
+            log_start_offset: job.lines.log_start_offset,
+            recovery_point: job.lines.recovery_point,
             clean: self.clean,
-            verified: job.verified,
+            verified: job.lines.verified,
             read_only,
             residency: Arc::clone(&self.residency),
-            first_dirty_offset: job.first_dirty_offset,
+            first_dirty_offset: job.lines.first_dirty_offset,
             producer_expiration_ms: self.producer_expiration_ms,
         };
         let (partition, recovery) = Partition::open(params)?;
-        Ok(Opened { partition, recovery, topic_id, damage })
+        Ok(Opened { partition, recovery, topic_id, damage, unwritten })
     }
 
-    /// The topic id in the folder. One that is missing is written, if known: no record may come before it.
-    fn identity(&self, job: &Job, dir: &std::path::Path, read_only: bool) -> Result<Identity, StoreError> {
+    /// The topic id in the folder. One that is missing is written, if known, before any record comes. Where that fails, on a full
+    /// disk for example, the next opening does it: only Kafka and a later topic of the same name would miss it.
+    fn identity(&self, job: &Job, dir: &Path, read_only: bool) -> Result<Identity, StoreError> {
         let path = dir.join(FileName::partition_metadata().to_string());
         let bytes = read_whole(&*self.vfs, &path)?;
         match (bytes.map(|bytes| PartitionMetadata::parse(&bytes)), job.topic_id) {
-            (Some(Err(error)), _) => Ok(Err((path, error))),
+            (Some(Err(error)), _) => {
+                let damage = Some(Skipped { path, reason: SkipReason::Damaged(error) });
+                Ok(Identity { damage, ..Identity::default() })
+            }
             (Some(Ok(PartitionMetadata { topic_id: got })), Some(expected)) if got != expected => {
                 Err(StoreError::TopicIdMismatch { partition: job.id.clone(), path, expected, got })
             }
-            (Some(Ok(found)), _) => Ok(Ok(Some(found.topic_id))),
+            (Some(Ok(found)), _) => Ok(Identity { topic_id: Some(found.topic_id), ..Identity::default() }),
             (None, Some(topic_id)) if !read_only => {
-                replace_whole(&*self.vfs, &path, &PartitionMetadata { topic_id }.encode())?;
-                self.vfs.sync_dir(dir)?;
-                Ok(Ok(Some(topic_id)))
+                let bytes = PartitionMetadata { topic_id }.encode();
+                let written = replace_whole(&*self.vfs, &path, &bytes).and_then(|()| self.vfs.sync_dir(dir));
+                match written {
+                    Err(error) if job.create => Err(error.into()),
+                    written => Ok(Identity { topic_id: Some(topic_id), damage: None, unwritten: written.err() }),
+                }
             }
-            (None, _) => Ok(Ok(None)),
+            (None, _) => Ok(Identity::default()),
         }
     }
 
@@ -123,5 +126,10 @@ impl Opener {
     }
 }
 
-/// The id, or the file that should hold it and what is wrong with it.
-type Identity = Result<Option<TopicId>, (PathBuf, FormatError)>;
+/// What the folder says of its topic, and what is wrong with that.
+#[derive(Debug, Default)]
+struct Identity {
+    topic_id: Option<TopicId>,
+    damage: Option<Skipped>,
+    unwritten: Option<IoError>,
+}

@@ -635,21 +635,65 @@ fn verified_points_count_after_a_kill_in_the_same_boot_only() {
 
 #[test]
 fn folders_of_two_topics_with_one_name_are_refused() {
+    let refused = |vfs: &MemoryVfs, name: &str| {
+        let store = open(vfs);
+        let [failed] = &store.open_report().failed[..] else { panic!("{:?}", store.open_report().failed) };
+        assert!(
+            matches!(&*failed.error, StoreError::TopicIdMismatch { partition, .. } if partition.to_string() == name),
+            "{}",
+            failed.error
+        );
+        assert_eq!(failed.partition.to_string(), name);
+    };
     let vfs = MemoryVfs::new();
     put_kafka_partition(&vfs, "events-0", Some(TopicId::from_bytes([1; 16])));
     put_kafka_partition(&vfs, "events-1", Some(TopicId::from_bytes([2; 16])));
-    let error = options(&vfs).open(ROOT).unwrap_err();
-    assert!(
-        matches!(&error, StoreError::TopicIdMismatch { partition, .. } if partition.to_string() == "events-1"),
-        "{error}"
-    );
+    refused(&vfs, "events-1");
 
     let vfs = MemoryVfs::new();
     let store = open(&vfs);
     create(&store, "orders", 1);
     drop(store);
     put_kafka_partition(&vfs, "orders-0", Some(TopicId::from_bytes([1; 16])));
-    assert!(matches!(options(&vfs).open(ROOT), Err(StoreError::TopicIdMismatch { .. })));
+    refused(&vfs, "orders-0");
+}
+
+#[test]
+fn one_folder_of_another_topic_does_not_outvote_the_rest() {
+    let vfs = MemoryVfs::new();
+    put_kafka_partition(&vfs, "events-0", Some(TopicId::from_bytes([9; 16])));
+    put_kafka_partition(&vfs, "events-1", None);
+    for name in ["events-2", "events-3"] {
+        put_kafka_partition(&vfs, name, Some(TopicId::from_bytes([1; 16])));
+    }
+    let store = open(&vfs);
+    let topic = store.topic("events").unwrap();
+    assert_eq!(topic.id(), Some(TopicId::from_bytes([1; 16])));
+    assert_eq!(topic.partitions().len(), 3);
+    assert!(matches!(topic.partition(0), Err(StoreError::PartitionFailed { .. })));
+}
+
+#[test]
+fn an_unreadable_folder_counts_as_a_partition_only_of_a_topic_that_is_known() {
+    let vfs = MemoryVfs::new();
+    put_kafka_partition(&vfs, "events-0", None);
+    put_kafka_partition(&vfs, "events-1", None);
+    put(&vfs, &root("backup-2024").join("photo.jpg"), b"mine");
+    let faulty = FaultyVfs::new(vfs);
+    for name in ["events-1", "backup-2024"] {
+        let denied = Fault::new(Operation::ReadDir, Effect::Error(std::io::ErrorKind::PermissionDenied));
+        faulty.inject(Fault { path_contains: name.into(), ..denied }.from_nth(1));
+    }
+    let store = StoreOptions::new().vfs(Arc::new(faulty.clone())).open(ROOT).unwrap();
+    let names: Vec<_> = store.topics().iter().map(|topic| topic.name().to_string()).collect();
+    assert_eq!(names, ["events"]);
+    assert!(matches!(store.topic("events").unwrap().partition(1), Err(StoreError::PartitionFailed { .. })));
+    let skipped = &store.open_report().skipped;
+    let reason = SkipReason::Unreadable(std::io::ErrorKind::PermissionDenied);
+    assert_eq!(skipped[..], [Skipped { path: root("backup-2024"), reason }]);
+    faulty.clear_faults();
+    store.topic("events").unwrap().reopen_partition(1).unwrap();
+    assert_eq!(store.topic("events").unwrap().partitions().len(), 2);
 }
 
 #[test]

@@ -4,20 +4,22 @@
 //! that nobody created here is *adopted*: nobody here knows how long its records were meant to live, so they don't
 //! expire unless its own config or the store's defaults say so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
 use super::Shared;
 use super::error::StoreError;
+use super::failed::{Failed, FailedPartition, Lines};
 use super::layout;
 use crate::config::{TopicConfig, TopicSettings};
 use crate::format::file_name::FileName;
 use crate::format::{TopicId, TopicState};
-use crate::name::{PartitionId, TopicName};
+use crate::name::{PartitionId, TopicName, TopicPartition};
 use crate::partition::Partition;
 
 /// A topic of an open store. Clones share it; it ends with the store or with the topic's deletion.
@@ -49,19 +51,17 @@ impl Topic {
     /// One of the topic's partitions, counted from 0.
     ///
     /// # Errors
-    /// [`StoreError::UnknownPartition`], [`StoreError::Closed`].
+    /// [`StoreError::UnknownPartition`]; [`StoreError::PartitionFailed`] with the reason, for one that could not be opened;
+    /// [`StoreError::Closed`].
     pub fn partition(&self, partition: u32) -> Result<Partition, StoreError> {
         self.store.check_open()?;
-        let state = self.shared.state.read();
-        let id = i32::try_from(partition).ok().and_then(PartitionId::new);
-        id.and_then(|id| state.partitions.get(&id).cloned()).ok_or_else(|| StoreError::UnknownPartition {
-            topic: self.name().clone(),
-            got: partition,
-            partition_count: count(&state.partitions),
-        })
+        let number = i32::try_from(partition).ok().and_then(PartitionId::new);
+        let number = number.ok_or_else(|| self.shared.unknown(partition))?;
+        self.shared.one(number)
     }
 
-    /// All partitions that are there, in order. A folder copied from a Kafka cluster may lack some.
+    /// All partitions that are open, in order. A folder copied from a Kafka cluster may lack some, and some may have failed:
+    /// see [`Topic::failed_partitions`].
     #[must_use]
     pub fn partitions(&self) -> Vec<Partition> {
         self.shared.partitions()
@@ -103,6 +103,8 @@ pub(super) struct TopicShared {
     id: Option<TopicId>,
     pub(super) kind: TopicState,
     state: RwLock<State>,
+    /// Whether every partition has ended and nobody is inside any more.
+    ended: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,16 @@ struct State {
     config: TopicConfig,
     settings: Arc<TopicSettings>,
     partitions: BTreeMap<PartitionId, Partition>,
+    failed: BTreeMap<PartitionId, Failed>,
+}
+
+impl State {
+    /// One more than the greatest number of a partition, whether it could be opened or not.
+    fn partition_count(&self) -> u32 {
+        let open = self.partitions.last_key_value().map(|(number, _)| *number);
+        let last = open.max(self.failed.last_key_value().map(|(number, _)| *number));
+        last.map_or(0, |last| last.value().unsigned_abs().saturating_add(1))
+    }
 }
 
 impl TopicShared {
@@ -125,7 +137,8 @@ impl TopicShared {
         store_defaults: &TopicConfig,
     ) -> Result<Self, StoreError> {
         let settings = resolve(&name, kind, &config, store_defaults)?;
-        Ok(Self { name, id, kind, state: RwLock::new(State { config, settings, partitions: BTreeMap::new() }) })
+        let state = State { config, settings, partitions: BTreeMap::new(), failed: BTreeMap::new() };
+        Ok(Self { name, id, kind, state: RwLock::new(state), ended: AtomicBool::new(false) })
     }
 
     pub(super) const fn name(&self) -> &TopicName {
@@ -150,7 +163,87 @@ impl TopicShared {
 
     /// One more than the greatest partition's number.
     pub(super) fn partition_count(&self) -> u32 {
-        count(&self.state.read().partitions)
+        self.state.read().partition_count()
+    }
+
+    /// The numbers of all partitions, those that failed included.
+    pub(super) fn numbers(&self) -> BTreeSet<PartitionId> {
+        let state = self.state.read();
+        state.partitions.keys().chain(state.failed.keys()).copied().collect()
+    }
+
+    /// One partition.
+    ///
+    /// # Errors
+    /// [`StoreError::PartitionFailed`], [`StoreError::UnknownPartition`].
+    fn one(&self, number: PartitionId) -> Result<Partition, StoreError> {
+        let state = self.state.read();
+        match (state.partitions.get(&number), state.failed.get(&number)) {
+            (Some(open), _) => Ok(open.clone()),
+            (None, Some(failed)) => {
+                let partition = TopicPartition::new(self.name.clone(), number);
+                Err(StoreError::PartitionFailed { partition, source: Arc::clone(&failed.error) })
+            }
+            (None, None) => {
+                drop(state);
+                Err(self.lacks(number))
+            }
+        }
+    }
+
+    /// One partition that is open.
+    pub(super) fn opened_one(&self, number: PartitionId) -> Option<Partition> {
+        self.state.read().partitions.get(&number).cloned()
+    }
+
+    /// One partition that failed.
+    pub(super) fn failed_one(&self, number: PartitionId) -> Option<Failed> {
+        self.state.read().failed.get(&number).cloned()
+    }
+
+    /// The error about a partition that isn't there.
+    pub(super) fn lacks(&self, number: PartitionId) -> StoreError {
+        self.unknown(number.value().unsigned_abs())
+    }
+
+    fn unknown(&self, got: u32) -> StoreError {
+        StoreError::UnknownPartition { topic: self.name.clone(), got, partition_count: self.partition_count() }
+    }
+
+    /// All partitions that failed.
+    pub(super) fn failed(&self) -> Vec<FailedPartition> {
+        let state = self.state.read();
+        let failed = state.failed.iter().map(|(number, failed)| FailedPartition {
+            partition: TopicPartition::new(self.name.clone(), *number),
+            error: Arc::clone(&failed.error),
+        });
+        failed.collect()
+    }
+
+    /// What the checkpoints say of the partitions that failed.
+    pub(super) fn failed_lines(&self) -> Vec<(TopicPartition, Lines)> {
+        let state = self.state.read();
+        let id = |number: &PartitionId| TopicPartition::new(self.name.clone(), *number);
+        state.failed.iter().map(|(number, failed)| (id(number), failed.lines)).collect()
+    }
+
+    /// Notes that a partition could not be opened.
+    pub(super) fn add_failed(&self, number: PartitionId, failed: Failed) {
+        self.state.write().failed.insert(number, failed);
+    }
+
+    /// Ends every partition and waits until nobody is inside one, a compaction included. The caller must not hold what somebody
+    /// inside may wait for, such as `admin`.
+    pub(super) fn end(&self) {
+        let partitions = self.partitions();
+        partitions.iter().for_each(Partition::invalidate);
+        partitions.iter().for_each(Partition::wait_for_cleaning);
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether [`TopicShared::end`] has returned.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     /// What lies below this topic's own config.
@@ -177,32 +270,42 @@ impl TopicShared {
         state.settings = settings;
     }
 
-    /// Takes in a partition whose folder names the topic `id`; the first one to name an id decides it.
+    /// Gives a topic whose id nobody knows the one that most of its folders name; of those named equally often, the one that comes
+    /// first in `named`. One folder of another topic must not outvote the rest.
+    pub(super) fn elect_id(&mut self, named: &[TopicId]) {
+        let votes = |id: &TopicId| named.iter().filter(|other| *other == id).count();
+        // The last of equals wins a `max_by_key`.
+        self.id = self.id.or_else(|| named.iter().rev().max_by_key(|id| votes(id)).copied());
+    }
+
+    /// Refuses a folder that names another topic.
     ///
     /// # Errors
-    /// [`StoreError::TopicIdMismatch`] when another partition named another id.
-    pub(super) fn admit(&mut self, root: &Path, id: Option<TopicId>, partition: Partition) -> Result<(), StoreError> {
-        if let (Some(expected), Some(got)) = (self.id, id)
-            && expected != got
-        {
-            let path = layout::partition_dir(root, partition.id()).join(FileName::partition_metadata().to_string());
-            return Err(StoreError::TopicIdMismatch { partition: partition.id().clone(), path, expected, got });
+    /// [`StoreError::TopicIdMismatch`].
+    pub(super) fn check_id(
+        &self,
+        root: &Path,
+        partition: &TopicPartition,
+        id: Option<TopicId>,
+    ) -> Result<(), StoreError> {
+        match (self.id, id) {
+            (Some(expected), Some(got)) if expected != got => {
+                let path = layout::partition_dir(root, partition).join(FileName::partition_metadata().to_string());
+                Err(StoreError::TopicIdMismatch { partition: partition.clone(), path, expected, got })
+            }
+            _ => Ok(()),
         }
-        self.id = self.id.or(id);
-        self.add([partition]);
-        Ok(())
     }
 
     /// Takes in partitions.
     pub(super) fn add(&self, partitions: impl IntoIterator<Item = Partition>) {
-        let by_number = partitions.into_iter().map(|partition| (partition.id().partition, partition));
-        self.state.write().partitions.extend(by_number);
+        let mut state = self.state.write();
+        for partition in partitions {
+            let number = partition.id().partition;
+            state.failed.remove(&number);
+            state.partitions.insert(number, partition);
+        }
     }
-}
-
-fn count(partitions: &BTreeMap<PartitionId, Partition>) -> u32 {
-    let last = partitions.last_key_value().and_then(|(id, _)| u32::try_from(id.value()).ok());
-    last.map_or(0, |last| last.saturating_add(1))
 }
 
 fn defaults(kind: TopicState, store_defaults: &TopicConfig) -> TopicConfig {

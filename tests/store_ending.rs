@@ -1,0 +1,214 @@
+//! The end of a store or topic while somebody is inside a partition: nobody touches the folder after its lock is gone, nobody writes
+//! under another topic's name, and nobody waits for ever.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use stratalog::vfs::{FaultyVfs, Gate, Hook, MemoryVfs, Operation};
+use stratalog::{CompactionOptions, LogStore, ManualClock, Partition, Record, StoreError, StoreOptions, TopicConfig};
+use support::{at, config, partition_of, read_all};
+
+const SOON: Duration = Duration::from_secs(20);
+const A_WHILE: Duration = Duration::from_millis(50);
+
+fn open(vfs: &FaultyVfs) -> Result<LogStore, StoreError> {
+    StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(ManualClock::new(at(0)))).open("/log")
+}
+
+/// A store with a compacted topic `t` that has something to compact.
+fn compacted() -> (FaultyVfs, LogStore) {
+    let vfs = FaultyVfs::new(MemoryVfs::new());
+    let store = open(&vfs).unwrap();
+    let topic = store.create_topic("t", 1, config(&[("cleanup.policy", "compact"), ("file.delete.delay.ms", "0")]));
+    let partition = topic.unwrap().partition(0).unwrap();
+    for value in ["1", "2", "3"] {
+        partition.append(&[Record::keyed("k", value)]).unwrap();
+    }
+    partition.roll().unwrap();
+    (vfs, store)
+}
+
+/// Compacts on another thread, which stops at its first write.
+fn compact_halfway(vfs: &FaultyVfs, partition: Partition) -> (Gate, thread::JoinHandle<()>) {
+    let gate = vfs.block(Hook::at(Operation::Write).path(".cleaned"));
+    let compaction = thread::spawn(move || drop(partition.compact()));
+    assert!(gate.wait_until_reached(SOON));
+    (gate, compaction)
+}
+
+/// Runs `end` on another thread and asserts that it waits until the gate is released, and that nothing changes on the disk after it.
+fn ends_after_the_compaction(end: impl FnOnce(LogStore) + Send + 'static) -> FaultyVfs {
+    let (vfs, store) = compacted();
+    let (gate, compaction) = compact_halfway(&vfs, partition_of(&store));
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let ending = thread::spawn({
+        let (has_ended, vfs) = (Arc::clone(&has_ended), vfs.clone());
+        move || {
+            end(store);
+            has_ended.store(true, Ordering::SeqCst);
+            vfs.mutations()
+        }
+    });
+    thread::sleep(A_WHILE);
+    assert!(!has_ended.load(Ordering::SeqCst), "somebody is still inside");
+    gate.release();
+    let mutations = ending.join().unwrap();
+    compaction.join().unwrap();
+    assert_eq!(vfs.mutations(), mutations, "the folder was touched after the end");
+    vfs
+}
+
+#[test]
+fn closing_waits_for_a_compaction() {
+    let vfs = ends_after_the_compaction(|store| store.close().unwrap());
+    let store = open(&vfs).unwrap();
+    assert!(store.open_report().clean);
+    assert_eq!(read_all(&partition_of(&store)).last().unwrap().1, "3");
+}
+
+#[test]
+fn dropping_waits_for_a_compaction() {
+    let vfs = ends_after_the_compaction(drop);
+    assert_eq!(read_all(&partition_of(&open(&vfs).unwrap())).last().unwrap().1, "3");
+}
+
+#[test]
+fn deleting_a_topic_waits_for_a_compaction_and_the_name_is_free_afterwards() {
+    let vfs = ends_after_the_compaction(|store| {
+        store.delete_topic("t").unwrap();
+        let topic = store.create_topic("t", 1, TopicConfig::new()).unwrap();
+        assert_eq!(read_all(&topic.partition(0).unwrap()), []);
+        store.close().unwrap();
+    });
+    let store = open(&vfs).unwrap();
+    assert_eq!(read_all(&partition_of(&store)), []);
+}
+
+#[test]
+fn creating_a_topic_of_a_name_that_is_being_deleted_waits_too() {
+    let vfs = ends_after_the_compaction(|store| {
+        let deletion = thread::spawn({
+            let store = store.clone();
+            move || store.delete_topic("t").unwrap()
+        });
+        while store.topic("t").is_ok() {
+            thread::yield_now();
+        }
+        let topic = store.create_topic("t", 1, TopicConfig::new()).unwrap();
+        deletion.join().unwrap();
+        topic.partition(0).unwrap().append(&[Record::new("new")]).unwrap();
+        store.close().unwrap();
+    });
+    assert_eq!(read_all(&partition_of(&open(&vfs).unwrap())), [(0, "new".to_owned())]);
+}
+
+#[test]
+fn the_other_topics_can_be_changed_while_a_deletion_waits() {
+    let (vfs, store) = compacted();
+    let (gate, compaction) = compact_halfway(&vfs, partition_of(&store));
+    let deletion = thread::spawn({
+        let store = store.clone();
+        move || store.delete_topic("t")
+    });
+    while store.topic("t").is_ok() {
+        thread::yield_now();
+    }
+    store.create_topic("u", 1, TopicConfig::new()).unwrap();
+    store.checkpoint().unwrap();
+    store.delete_topic("u").unwrap();
+    gate.release();
+    deletion.join().unwrap().unwrap();
+    compaction.join().unwrap();
+    store.close().unwrap();
+}
+
+#[test]
+fn a_closing_that_overtakes_a_deletion_leaves_the_deletion_to_the_next_opening() {
+    let (vfs, store) = compacted();
+    let (gate, compaction) = compact_halfway(&vfs, partition_of(&store));
+    let deletion = thread::spawn({
+        let store = store.clone();
+        move || store.delete_topic("t")
+    });
+    while store.topic("t").is_ok() {
+        thread::yield_now();
+    }
+    let closing = thread::spawn(move || store.close());
+    thread::sleep(A_WHILE);
+    assert!(matches!(open(&vfs), Err(StoreError::Locked { .. })));
+    gate.release();
+    closing.join().unwrap().unwrap();
+    let mutations = vfs.mutations();
+    compaction.join().unwrap();
+    assert!(matches!(deletion.join().unwrap(), Err(StoreError::Closed { .. }) | Ok(())));
+    assert_eq!(vfs.mutations(), mutations);
+    assert!(open(&vfs).unwrap().topic("t").is_err());
+}
+
+#[test]
+fn the_progress_callback_of_a_compaction_may_change_and_end_the_store() {
+    type Change = fn(&LogStore);
+    let changes: [Change; 4] = [
+        |store| drop(store.create_topic("u", 1, TopicConfig::new()).unwrap()),
+        |store| store.delete_topic("t").unwrap(),
+        |store| store.clone().close().unwrap(),
+        |store| drop(store.tick(at(0)).unwrap()),
+    ];
+    for change in changes {
+        let (vfs, store) = compacted();
+        let partition = partition_of(&store);
+        let done = AtomicBool::new(false);
+        let progress = |_| {
+            if !done.swap(true, Ordering::SeqCst) {
+                change(&store);
+            }
+            ControlFlow::Continue(())
+        };
+        drop(partition.compact_with(&CompactionOptions::new().on_progress(&progress)));
+        assert!(done.load(Ordering::SeqCst));
+        drop(store);
+        drop(open(&vfs).unwrap());
+    }
+}
+
+#[test]
+fn a_callback_that_changes_topics_does_not_hang_a_deletion_that_waits_for_it() {
+    let (_vfs, store) = compacted();
+    let partition = partition_of(&store);
+    let deletion = std::sync::Mutex::new(None);
+    let progress = |_| {
+        let mut deletion = deletion.lock().unwrap();
+        if deletion.is_none() {
+            let own = store.clone();
+            *deletion = Some(thread::spawn(move || own.delete_topic("t")));
+            while store.topic("t").is_ok() {
+                thread::yield_now();
+            }
+            thread::sleep(A_WHILE);
+            store.create_topic("u", 1, TopicConfig::new()).unwrap();
+        }
+        ControlFlow::Continue(())
+    };
+    drop(partition.compact_with(&CompactionOptions::new().on_progress(&progress)));
+    deletion.into_inner().unwrap().unwrap().join().unwrap().unwrap();
+    assert!(store.topic("u").is_ok());
+}
+
+#[test]
+fn maintenance_threads_leave_the_folder_alone_once_the_store_is_closed() {
+    let (vfs, store) = compacted();
+    let maintenance = store.spawn_maintenance().unwrap();
+    store.close().unwrap();
+    let mutations = vfs.mutations();
+    let next = open(&FaultyVfs::new(MemoryVfs::new())).unwrap();
+    thread::sleep(A_WHILE);
+    assert_eq!(vfs.mutations(), mutations);
+    maintenance.stop().unwrap();
+    next.close().unwrap();
+}
