@@ -209,6 +209,27 @@ fn a_record_count_that_is_wrong_by_one_is_refused() {
 }
 
 #[test]
+fn a_record_count_that_is_wrong_by_one_is_refused_in_every_codec() {
+    for codec in Compression::ALL {
+        for count in [2_i32, 3, 4] {
+            let mut bytes = hex(A2);
+            let records = bytes.split_off(BATCH_HEADER_SIZE);
+            if crate::format::compression::compress(codec, None, &records, &mut bytes).is_err() {
+                continue;
+            }
+            bytes[ATTRIBUTES_AT + 1] |= codec.id();
+            let length = u32::try_from(bytes.len()).expect("small") - LENGTH_OVERHEAD;
+            bytes[LENGTH_AT..EPOCH_AT].copy_from_slice(&length.to_be_bytes());
+            bytes[COUNT_AT..].first_chunk_mut::<4>().expect("there").copy_from_slice(&count.to_be_bytes());
+            update_crc(&mut bytes);
+            let batch = parse(bytes).expect("the checksum is right");
+            let error = batch.records().find_map(Result::err);
+            assert_eq!(error.map(|error| error.code()), (count != 3).then_some("invalid_field"), "{codec:?}, {count}");
+        }
+    }
+}
+
+#[test]
 fn records_that_end_too_early_are_invalid_and_not_incomplete() {
     let mut record = vec![0xc8, 0x01];
     record.extend([0; 20]);

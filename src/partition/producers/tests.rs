@@ -201,6 +201,17 @@ fn a_marker_of_an_older_coordinator_is_fenced() {
 }
 
 #[test]
+fn a_marker_of_an_older_coordinator_that_is_in_the_log_counts() {
+    let mut log = Log::default();
+    log.append(in_transaction(stamp(0, 0)), 1).expect("in order");
+    log.marker(marker(TransactionResult::Abort, 0, 7)).expect("a transaction is open");
+    log.append(in_transaction(stamp(0, 1)), 1).expect("in order");
+    assert!(log.note_marker(marker(TransactionResult::Commit, 0, 6)).is_some());
+    assert_eq!(log.table.open_transactions().first_unstable(), None);
+    assert_eq!(log.table.snapshot().entries[0].coordinator_epoch, Some(6));
+}
+
+#[test]
 fn an_idle_producer_expires_and_one_with_an_open_transaction_never_does() {
     let mut log = Log::default();
     log.append(stamp(0, 0), 1).expect("in order");
