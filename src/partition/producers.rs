@@ -148,6 +148,7 @@ impl ProducerTable {
     }
 
     /// Whether the producer's last epoch is `epoch` and no transaction of it is open.
+    #[cfg(feature = "client")]
     pub(super) fn has_ended_in(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
         self.producers.get(&id).is_some_and(|producer| producer.epoch == epoch && producer.transaction.is_none())
     }

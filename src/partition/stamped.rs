@@ -13,7 +13,9 @@ use crate::format::{
     BatchHeader, Compression, ProducerEntry, ProducerStamp, Record, RecordBatch, TransactionMarker, marker_batch,
 };
 use crate::segment::Segment;
-use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
+#[cfg(feature = "client")]
+use crate::types::ProducerEpoch;
+use crate::types::{Offset, ProducerId, Timestamp};
 
 impl Partition {
     /// Appends records as one batch of an idempotent or transactional producer. A batch that is in the log already, by its
@@ -84,6 +86,7 @@ impl Partition {
     }
 
     /// Whether the producer's last epoch is `epoch` and no transaction of it is open.
+    #[cfg(feature = "client")]
     pub(crate) fn has_ended_in(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
         self.inner.producers.lock().has_ended_in(id, epoch)
     }
