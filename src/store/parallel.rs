@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{panic, thread};
 
 /// Does `work` once for each of `items` with at most `threads` threads; the results stand in the order of the items.
-/// A panic of `work` (a caller's callback) goes on in the calling thread once all threads have ended.
+/// The calling thread is one of them; where the operating system gives no more, fewer do it all. A panic of `work` (a caller's
+/// callback) goes on in the calling thread once all threads have ended.
 pub(super) fn in_parallel<T: Sync, R: Send>(threads: u32, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = usize::try_from(threads).unwrap_or(usize::MAX).min(items.len());
     if threads <= 1 {
@@ -20,9 +21,11 @@ pub(super) fn in_parallel<T: Sync, R: Send>(threads: u32, items: &[T], work: imp
         }
     };
     let mut results: Vec<(usize, R)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, run).ok();
+        let workers: Vec<_> = (1..threads).map_while(spawn).collect();
+        let own = run();
         let ended = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
-        ended.flatten().collect()
+        own.into_iter().chain(ended.flatten()).collect()
     });
     results.sort_unstable_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()
