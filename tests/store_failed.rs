@@ -98,6 +98,43 @@ fn a_failing_disk_under_one_partition_leaves_the_others_open_and_the_partition_w
 }
 
 #[test]
+fn any_call_that_fails_at_opening_fails_it_or_leaves_a_store_that_is_whole_later() {
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        for is_clean in [true, false] {
+            for nth in 1..400 {
+                let (memory, store) = filled();
+                if is_clean {
+                    store.close().unwrap()
+                } else {
+                    drop(store)
+                }
+                let vfs = FaultyVfs::new(memory.process_crash_image());
+                vfs.inject(Fault::new(Operation::Any, Effect::Error(kind)).nth(nth));
+                let opened = StoreOptions::new().vfs(Arc::new(vfs.clone())).open("/log");
+                let was_struck = vfs.faults_struck() > 0;
+                vfs.clear_faults();
+                let store = opened.unwrap_or_else(|_| open(&vfs));
+                for failed in topic(&store).failed_partitions() {
+                    topic(&store).reopen_partition(failed.partition.partition.value().unsigned_abs()).unwrap();
+                }
+                let partitions = topic(&store).partitions();
+                assert!(
+                    partitions.len() == 3 && partitions.iter().all(is_whole),
+                    "{kind}, clean {is_clean}, call {nth}"
+                );
+                store.close().unwrap();
+                let store = open(&vfs);
+                assert!(store.open_report().clean && store.open_report().failed.is_empty());
+                assert!(topic(&store).partitions().iter().all(is_whole));
+                if !was_struck {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_failed_partition_keeps_its_number_and_its_reason_and_the_topic_still_changes() {
     let (memory, store) = filled();
     store.close().unwrap();

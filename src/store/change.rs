@@ -48,8 +48,8 @@ impl Shared {
             self.discard(&mut admin, name)?;
         }
         self.check_free(name, &partition_ids(0..partitions).collect::<Vec<_>>())?;
-        admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
-        match self.open_new(&topic, partition_ids(0..partitions)) {
+        let listed = admin.list.put(&*self.opener.vfs, &self.opener.root, entry).map_err(StoreError::from);
+        match listed.and_then(|()| self.open_new(&topic, partition_ids(0..partitions))) {
             Ok(opened) => topic.add(opened),
             Err(error) => {
                 // When undoing fails as well, the entry stays, and the next attempt or the next opening finds it.
@@ -87,9 +87,12 @@ impl Shared {
         self.check_live(topic)?;
         let settings = topic.resolve(&config, self.config.default_topic_config())?;
         let entry = TopicEntry { config: entries_of(&config), ..entry_of(&admin, topic) };
-        admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
-        topic.apply(config, settings);
-        Ok(())
+        let listed = admin.list.put(&*self.opener.vfs, &self.opener.root, entry);
+        if listed.is_ok() || admin.list.get(topic.name()).is_some_and(|entry| entry.config == entries_of(&config)) {
+            // Also when the new list is there but not durable: it is what the next opening goes by.
+            topic.apply(config, settings);
+        }
+        Ok(listed?)
     }
 
     /// Refuses a handle of a topic that was deleted, also when there is a new one of its name.
@@ -120,10 +123,15 @@ impl Shared {
         };
         check_not_reserved(name)?;
         let entry = TopicEntry { state: TopicState::Deleting, ..entry_of(&admin, &topic) };
-        admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?;
-        self.topics.write().remove(name);
-        admin.ending.insert(name.clone(), topic);
-        Ok(())
+        let listed = admin.list.put(&*self.opener.vfs, &self.opener.root, entry);
+        if admin.list.get(name).is_some_and(|entry| entry.state == TopicState::Deleting) {
+            // Also when the new list is there but not durable: the next opening may delete the topic, so it takes no more records.
+            self.topics.write().remove(name);
+            admin.ending.insert(name.clone(), Arc::clone(&topic));
+            drop(admin);
+            topic.end();
+        }
+        Ok(listed?)
     }
 
     /// The right to change the root folder, once nobody is inside a deleted topic of this name any more: its folders are renamed
