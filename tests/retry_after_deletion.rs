@@ -9,7 +9,7 @@ use std::sync::Arc;
 use stratalog::format::ProducerStamp;
 use stratalog::format::TransactionResult::{Abort, Commit};
 use stratalog::vfs::{MemoryVfs, Vfs};
-use stratalog::{Appended, Durability, LogError, Partition, Record};
+use stratalog::{Appended, Durability, LogError, LogStore, Partition, Record};
 use support::{Rig, append, at, bases, in_transaction, marker, offset, open, partition_of, read_committed, stamp};
 
 const DAY: i64 = 86_400_000;
@@ -234,4 +234,65 @@ fn a_snapshot_below_the_first_segment_is_not_believed() {
     let partition = partition_of(&store);
     // It would know of fewer batches than the producer has sent, and refuse the next one.
     send(&partition, stamp(7, 0, 24), 1).unwrap();
+}
+
+/// Lets the machine end at each change that `work` makes, and checks what then is left, whatever was not synced.
+fn crash_at_every_change(work: fn(&Rig), check: impl Fn(&LogStore, &str)) {
+    for changes in 0.. {
+        let rig = rig();
+        for sequence in 0..8 {
+            send(&rig.partition, stamp(7, 2, sequence), 1).unwrap();
+        }
+        rig.partition.roll().unwrap();
+        for value in ["a", "b", "c", "d", "e", "f", "g"] {
+            append(&rig.partition, value);
+        }
+        rig.partition.flush().unwrap();
+        rig.store.checkpoint().unwrap();
+        rig.vfs.crash_after(changes);
+        work(&rig);
+        let has_ended = !rig.vfs.is_crashed();
+        for seed in 0..6 {
+            let mut image = rig.vfs.crash_image(seed).unwrap();
+            for opening in 0..2 {
+                let store = open(Arc::new(image.clone()), &rig.clock);
+                check(&store, &format!("change {changes}, seed {seed}, opening {opening}"));
+                image = image.crash_image();
+            }
+        }
+        if has_ended {
+            return;
+        }
+    }
+}
+
+fn expect_retry(store: &LogStore, when: &str) {
+    let retry = send(&partition_of(store), stamp(7, 2, 7), 1).unwrap();
+    assert!(retry.is_duplicate && retry.base_offset == offset(7), "{when}");
+}
+
+#[test]
+fn a_power_loss_at_any_moment_of_a_retention_forgets_no_producer() {
+    let work = |rig: &Rig| {
+        let config =
+            support::config(&[("retention.ms", "1000"), ("segment.bytes", "300"), ("file.delete.delay.ms", "0")]);
+        if rig.store.topic("t").unwrap().alter_config(config).is_ok() {
+            for time in [2000, 3000] {
+                let _ = rig.store.tick(at(time));
+            }
+        }
+    };
+    crash_at_every_change(work, expect_retry);
+}
+
+#[test]
+fn a_power_loss_at_any_moment_of_a_deletion_forgets_no_producer() {
+    let work = |rig: &Rig| {
+        let _ = rig.partition.delete_records_before(rig.partition.log_end_offset());
+        for time in [0, DAY / 2] {
+            let _ = rig.store.tick(at(time));
+        }
+        let _ = rig.partition.append(&[Record::new("v")]);
+    };
+    crash_at_every_change(work, expect_retry);
 }
