@@ -296,3 +296,42 @@ fn a_power_loss_at_any_moment_of_a_deletion_forgets_no_producer() {
     };
     crash_at_every_change(work, expect_retry);
 }
+
+#[test]
+fn a_compaction_of_what_is_left_forgets_no_producer_of_what_was_deleted() {
+    let entries = [("cleanup.policy", "compact,delete"), ("segment.bytes", "300"), ("file.delete.delay.ms", "0")];
+    let rig = Rig::new(&entries);
+    let keyed = |stamp| {
+        rig.partition.append_from(stamp, &[Record::keyed("k", "v")], Durability::Durable).unwrap();
+    };
+    for sequence in 0..8 {
+        keyed(stamp(7, 2, sequence));
+    }
+    rig.partition.roll().unwrap();
+    for sequence in 0..12 {
+        keyed(stamp(8, 0, sequence));
+    }
+    rig.partition.delete_records_before(offset(8)).unwrap();
+    assert!(rig.store.tick(at(0)).unwrap().expired_segments > 0);
+    rig.partition.roll().unwrap();
+    let before = bases(&rig.partition).len();
+    rig.partition.compact().unwrap();
+    assert!(bases(&rig.partition).len() < before);
+    rig.partition.flush().unwrap();
+    // The recovery points are lost, so that all is verified and replayed from the first segment on.
+    for image in [rig.memory.process_crash_image(), rig.memory.crash_image()] {
+        for name in ["recovery-point-offset-checkpoint", "stratalog-verified"] {
+            let _ = image.remove_file(&std::path::Path::new("/log").join(name));
+        }
+        let mut image = image;
+        for opening in 0..3 {
+            let store = open(Arc::new(image.clone()), &rig.clock);
+            let partition = partition_of(&store);
+            for stamp in [stamp(7, 2, 7), stamp(8, 0, 11)] {
+                let retry = partition.append_from(stamp, &[Record::keyed("k", "v")], Durability::Written).unwrap();
+                assert!(retry.is_duplicate, "opening {opening}");
+            }
+            image = image.crash_image();
+        }
+    }
+}

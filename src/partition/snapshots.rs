@@ -19,10 +19,10 @@ use super::producers::ProducerTable;
 use super::segments::SegmentList;
 use super::{Inner, LogError, Writer, load};
 use crate::format::file_name::{FileKind, FileName, Suffix};
-use crate::format::{BatchHeader, ControlKind, ProducerSnapshot};
+use crate::format::{BatchHeader, ControlKind, ProducerEntry, ProducerSnapshot};
 use crate::segment::{Segment, SegmentError, file_path};
 use crate::types::{Offset, Position, Timestamp};
-use crate::vfs::{IoError, OpenMode, Vfs, read_whole};
+use crate::vfs::{IoError, OpenMode, Vfs, VfsFile, read_whole};
 
 /// The table of a log that was just opened or cut.
 #[derive(Debug, Clone)]
@@ -84,9 +84,13 @@ impl Rebuild<'_> {
         }
         let mut kept = self.drop_foreign(snapshots)?;
         let limit = self.from.unwrap_or(self.log_end).min(self.log_end);
+        let behind = kept.split_off(&limit.next());
+        let mut loaded = self.load_newest(kept.range(..=limit).rev())?;
+        if loaded.is_none() {
+            loaded = self.load_deleted(&behind)?;
+        }
         // Those behind the replay's beginning may tell of batches that a power loss took.
-        self.remove_all(&kept.split_off(&limit.next()))?;
-        let loaded = self.load_newest(kept.range(..=limit).rev())?;
+        self.remove_all(&behind)?;
         // One that was found damaged must not keep the next from being taken.
         let mut last_snapshot = loaded.as_ref().map(|(_, offset)| *offset);
         let first = self.list.first().base_offset();
@@ -103,6 +107,28 @@ impl Rebuild<'_> {
         last_snapshot = last_snapshot.max(taken.last().copied());
         table.expire(self.now, self.expiration_ms);
         Ok(Rebuilt { table, end, last_snapshot, taken })
+    }
+
+    /// What later snapshots tell of producers whose last batches lie below the first segment, where the snapshot of its base is
+    /// missing: compaction removes it, or it was damaged. It is written anew before those that tell of it are removed.
+    fn load_deleted(&self, later: &BTreeSet<Offset>) -> Result<Option<(ProducerTable, Offset)>, SegmentError> {
+        let first = self.list.first().base_offset();
+        if first == Offset::ZERO {
+            return Ok(None);
+        }
+        for offset in later.iter().rev() {
+            let bytes = read_whole(self.vfs, &path_of(self.dir, *offset))?;
+            let Some(mut snapshot) = bytes.and_then(|bytes| ProducerSnapshot::parse(&bytes).ok()) else { continue };
+            let last = |entry: &ProducerEntry| entry.last_offset.max(entry.current_transaction_first_offset);
+            snapshot.entries.retain(|entry| last(entry).is_none_or(|last| last < first));
+            let Some(table) = ProducerTable::load(&snapshot, first) else { continue };
+            if !self.read_only {
+                // On a full disk the next checkpoint makes up for it.
+                write(self.vfs, self.dir, first, &table).and_then(|file| file.sync_data()).ok();
+            }
+            return Ok(Some((table, first)));
+        }
+        Ok(None)
     }
 
     /// Writes the snapshot of the log up to `base`, where the replay is; there is none yet. One that can't be written is missing,
@@ -373,9 +399,11 @@ pub(super) fn path_of(dir: &Path, offset: Offset) -> PathBuf {
     file_path(dir, FileKind::Snapshot, offset, Suffix::None)
 }
 
-fn write(vfs: &dyn Vfs, dir: &Path, offset: Offset, table: &ProducerTable) -> Result<(), IoError> {
+/// Writes a snapshot; it is not synced.
+fn write(vfs: &dyn Vfs, dir: &Path, offset: Offset, table: &ProducerTable) -> Result<Arc<dyn VfsFile>, IoError> {
     let file = vfs.open(&path_of(dir, offset), OpenMode::Truncate)?;
-    file.write_at(&table.snapshot().encode(), 0)
+    file.write_at(&table.snapshot().encode(), 0)?;
+    Ok(file)
 }
 
 /// Removes a snapshot; one that somebody removed before is fine.
