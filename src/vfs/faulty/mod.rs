@@ -194,6 +194,25 @@ impl FaultyVfs {
         state.mutations_until_crash = None;
     }
 
+    /// Runs `look` while no call is struck, counted or hooked, whichever thread makes it: for a test that looks at what it
+    /// tests between two steps, without using up a fault that is meant for the next one. A machine that has ended stays so.
+    ///
+    /// # Example
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use std::path::Path;
+    /// use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, Vfs};
+    ///
+    /// let vfs = FaultyVfs::new(MemoryVfs::new());
+    /// vfs.inject(Fault::new(Operation::Any, Effect::Error(ErrorKind::Other)));
+    /// assert!(vfs.undisturbed(|| vfs.read_dir(Path::new("/"))).is_ok());
+    /// assert!(vfs.read_dir(Path::new("/")).is_err());
+    /// ```
+    pub fn undisturbed<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _look = Look::begin(&self.script);
+        look()
+    }
+
     /// Lets the machine end within the mutating operation after the next `mutations` of them (see [`FaultyVfs::mutations`]).
     /// That operation has reached the file system beneath but nothing of it is durable, a sync has no effect at all, and
     /// its caller and every later one get an error.
@@ -271,6 +290,22 @@ impl FaultyVfs {
             OpenMode::Create => matches!(self.beneath.vfs().metadata(path), Ok(None)),
             OpenMode::Truncate => true,
         }
+    }
+}
+
+/// A look that goes on; one that panics ends too.
+struct Look<'a>(&'a Script);
+
+impl<'a> Look<'a> {
+    fn begin(script: &'a Script) -> Self {
+        script.state.lock().looks += 1;
+        Self(script)
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().looks -= 1;
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct ScriptState {
     pub(super) mutations_until_crash: Option<u64>,
     pub(super) is_crashed: bool,
     pub(super) struck: u64,
+    /// How many looks go on for which nothing strikes and nothing is counted.
+    pub(super) looks: usize,
 }
 
 impl Script {
@@ -87,7 +89,7 @@ impl Script {
     /// The lock ends with this function: hooks run without it.
     fn due_hooks(&self, call: Call<'_>) -> Vec<PendingHook> {
         let mut state = self.state.lock();
-        if state.hooks.is_empty() || state.is_crashed {
+        if state.hooks.is_empty() || state.is_crashed || state.looks > 0 {
             return Vec::new();
         }
         take_due(&mut state.hooks, call)
@@ -98,6 +100,9 @@ impl ScriptState {
     fn decide(&mut self, call: Call<'_>) -> Verdict {
         if self.is_crashed {
             return Verdict::Crashed;
+        }
+        if self.looks > 0 {
+            return Verdict::Proceed;
         }
         self.calls += 1;
         if call.mutates {

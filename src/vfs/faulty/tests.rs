@@ -1,6 +1,7 @@
 //! What faults, crashes and counts do to calls.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use super::*;
@@ -329,4 +330,25 @@ fn a_call_that_waits_at_a_gate_when_the_machine_ends_does_nothing() {
         writer.join().unwrap().unwrap_err();
     });
     assert_eq!(vfs.crash_image(1).unwrap().metadata(path("a.log")).unwrap().unwrap().size, 0);
+}
+
+#[test]
+fn a_look_uses_up_no_fault_and_no_hook_and_counts_nothing() {
+    let (vfs, file) = faulty();
+    vfs.inject(Fault::new(Operation::Any, EIO));
+    vfs.crash_after(1);
+    vfs.hook(Hook::at(Operation::Sync), |_| panic!("reached by a look"));
+    let before = (vfs.calls(), vfs.mutations());
+    vfs.undisturbed(|| {
+        file.write_at(b"look", 0).unwrap();
+        file.sync_data().unwrap();
+    });
+    assert_eq!((vfs.calls(), vfs.mutations(), vfs.faults_struck()), (before.0, before.1, 0));
+    vfs.clear_hooks();
+    file.size().unwrap_err();
+    let panicked = std::panic::catch_unwind(AssertUnwindSafe(|| vfs.undisturbed(|| panic!("in a look"))));
+    assert!(panicked.is_err());
+    file.write_at(b"a", 0).unwrap();
+    file.write_at(b"b", 0).unwrap_err();
+    vfs.undisturbed(|| file.size()).expect_err("the end of the machine is no fault");
 }
