@@ -241,7 +241,7 @@ pub fn physical(partition: &Partition) -> Vec<Batch> {
     batches.map(|batch| describe(&batch)).collect()
 }
 
-fn describe(batch: &RecordBatch) -> Batch {
+pub fn describe(batch: &RecordBatch) -> Batch {
     let header = batch.header();
     let stamp = header.producer_id().map(|id| (id.value(), header.producer_epoch().unwrap().value()));
     let kind = match stamp {

@@ -1,0 +1,209 @@
+//! One way in which the log may have gone: the batches in order, and how much of them may be missing.
+//!
+//! A script of appends has one line. Each cut begins another one, and so does an append that failed: until something
+//! durable decides, a loss of power may leave either. What is found must be a beginning of *one* line, never a mix of two.
+
+use std::fmt::Write as _;
+
+use crate::history::{Batch, History, Row, table};
+
+/// What a partition holds, as its files and its offsets tell it. `batches` are those that reach to `start` or above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub start: i64,
+    pub end: i64,
+    pub batches: Vec<Batch>,
+    /// Above all that readers of committed records may see.
+    pub last_stable: i64,
+    /// What they see.
+    pub committed: Vec<Row>,
+}
+
+/// What the end of a machine or of a process may leave of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The power: all that was not synced may be gone.
+    Power,
+    /// The process alone: whatever was acknowledged is there.
+    Process,
+}
+
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub batches: Vec<Batch>,
+    pub end: i64,
+    /// The log start offset as it is now.
+    pub start: i64,
+    /// The log start offset may be anywhere from here, where it was checkpointed, ...
+    pub start_low: i64,
+    /// ... to here, where an operation that has begun may have brought it.
+    pub start_high: i64,
+    /// All below survives a loss of power.
+    pub durable: i64,
+    /// All below survives the end of the process; none when this line is not what the process sees.
+    pub written: Option<i64>,
+    /// A compaction has seen all below, and may have taken what is superseded there.
+    pub frozen: i64,
+    /// Whether the log was cut below that: then values that were superseded by cut ones may be gone.
+    pub is_cut_below_frozen: bool,
+}
+
+impl Line {
+    /// An empty log that begins at `start`.
+    pub const fn empty(start: i64) -> Self {
+        Self {
+            batches: Vec::new(),
+            end: start,
+            start,
+            start_low: start,
+            start_high: start,
+            durable: start,
+            written: Some(start),
+            frozen: start,
+            is_cut_below_frozen: false,
+        }
+    }
+
+    pub fn push(&mut self, batch: Batch) {
+        self.end = batch.last + 1;
+        self.batches.push(batch);
+    }
+
+    /// The same without what lies at or above `end`, which is where a batch begins.
+    pub fn cut(&self, end: i64) -> Self {
+        let mut cut = self.clone();
+        cut.batches.retain(|batch| batch.last < end);
+        cut.end = end;
+        cut.start = cut.start.min(end);
+        cut.start_low = cut.start_low.min(end);
+        cut.start_high = cut.start_high.min(end);
+        cut.durable = cut.durable.min(end);
+        cut.written = cut.written.map(|written| written.min(end));
+        cut.is_cut_below_frozen |= end < cut.frozen;
+        cut.frozen = cut.frozen.min(end);
+        cut
+    }
+
+    /// Whether both hold the same below `end`.
+    pub fn agrees_below(&self, other: &Self, end: i64) -> bool {
+        let from = self.start_high.max(other.start_high);
+        let part = |line: &Self| -> Vec<Batch> {
+            line.batches.iter().filter(|batch| batch.last >= from && batch.last < end).cloned().collect()
+        };
+        self.end >= end && part(self) == part(other)
+    }
+
+    /// Everything up to `end`, as the model of compacted logs knows it.
+    pub fn history(&self, start: i64, end: i64) -> History {
+        let mut history = History::default();
+        for batch in self.batches.iter().filter(|batch| batch.last < end) {
+            history.push(batch.clone());
+        }
+        (history.start, history.end) = (start, end);
+        history
+    }
+
+    /// Whether the log that was found can be what is left of this line, and shows readers what it should.
+    pub fn check(&self, found: &Found, loss: Loss, is_compacted: bool) -> Result<(), String> {
+        self.check_log(found, loss, is_compacted)?;
+        self.check_committed(found, is_compacted)
+    }
+
+    /// The same without the readers: while a partition is offline, what it knows of transactions may lag behind its log.
+    pub fn check_log(&self, found: &Found, loss: Loss, is_compacted: bool) -> Result<(), String> {
+        let lowest = match loss {
+            Loss::Power => self.durable,
+            Loss::Process => self.written.ok_or("not the line that the process saw")?,
+        };
+        self.check_bounds(found, lowest)?;
+        if is_compacted { self.check_survivors(found) } else { self.check_batches(found) }
+    }
+
+    fn check_bounds(&self, found: &Found, lowest: i64) -> Result<(), String> {
+        let Found { start, end, .. } = *found;
+        if end < lowest {
+            return Err(format!("the log ends at {end}, acknowledged was up to {lowest}"));
+        }
+        let is_boundary = end == self.end || self.batches.iter().any(|batch| batch.base == end);
+        // A log start that was checkpointed may lie above all that survived: the log goes on from there.
+        let begins_anew = end == start && (self.start_low..=self.start_high).contains(&start);
+        if !is_boundary && !begins_anew {
+            return Err(format!("the log ends at {end}, where no batch does"));
+        }
+        let is_start = (self.start_low..=self.start_high).contains(&start) || (start == end && end < self.start_low);
+        if !is_start {
+            let (low, high) = (self.start_low, self.start_high);
+            return Err(format!("the log starts at {start}, expected {low} to {high}"));
+        }
+        Ok(())
+    }
+
+    fn expected(&self, found: &Found) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().filter(|batch| batch.last >= found.start && batch.base < found.end)
+    }
+
+    fn check_batches(&self, found: &Found) -> Result<(), String> {
+        let expected: Vec<_> = self.expected(found).collect();
+        if expected.iter().copied().eq(&found.batches) {
+            return Ok(());
+        }
+        Err(format!("the log holds{}\n    expected{}", brief(&found.batches), brief(expected)))
+    }
+
+    /// Of a compacted log: nothing that wasn't appended, and all that no compaction has seen. What else may be missing, the
+    /// table of latest values says.
+    fn check_survivors(&self, found: &Found) -> Result<(), String> {
+        let expected: Vec<_> = self.expected(found).collect();
+        let is_ascending = found.batches.windows(2).all(|pair| pair[0].last < pair[1].base);
+        let is_left_of = |left: &Batch| {
+            let appended = expected.iter().find(|batch| batch.base == left.base && batch.last == left.last);
+            appended.is_some_and(|appended| left.rows.iter().all(|row| appended.rows.contains(row)))
+        };
+        let unseen = expected.iter().copied().filter(|batch| batch.base >= self.frozen);
+        let has_unseen = unseen.eq(found.batches.iter().filter(|batch| batch.base >= self.frozen));
+        if is_ascending && has_unseen && found.batches.iter().all(is_left_of) {
+            return Ok(());
+        }
+        Err(format!("the log holds{}\n    appended were{}", brief(&found.batches), brief(expected)))
+    }
+
+    fn check_committed(&self, found: &Found, is_compacted: bool) -> Result<(), String> {
+        let mut history = self.history(found.start, found.end.min(self.end));
+        if found.last_stable != history.last_stable() {
+            // A transaction whose first records are deleted may be forgotten.
+            let is_whole = |first: i64| first >= found.start;
+            history.producers.retain(|_, known| known.open.is_none_or(is_whole));
+        }
+        if found.last_stable != history.last_stable() {
+            return Err(format!("the last stable offset is {}, not {}", found.last_stable, history.last_stable()));
+        }
+        let decided = history.decided();
+        let stray = found.committed.iter().find(|row| decided.get(&row.offset) != Some(row));
+        if let Some(row) = stray {
+            return Err(format!("readers of committed records see {row:?}"));
+        }
+        let missing = decided.values().find(|row| !found.committed.contains(row));
+        let tables = (table(&found.committed), table(decided.values().copied()));
+        match missing {
+            Some(row) if !is_compacted => Err(format!("readers of committed records miss {row:?}")),
+            _ if tables.0 != tables.1 && !self.is_cut_below_frozen => {
+                Err(format!("the latest values are {:?}, expected {:?}", tables.0, tables.1))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Base, last offset and values of each batch.
+pub fn brief<'b>(batches: impl IntoIterator<Item = &'b Batch>) -> String {
+    let mut text = String::new();
+    for batch in batches {
+        let values: Vec<_> = batch.rows.iter().map(|row| short(row.value.as_deref().unwrap_or("-"))).collect();
+        let _ = write!(text, " [{}..={} {}]", batch.base, batch.last, values.join(","));
+    }
+    text
+}
+
+fn short(value: &str) -> &str {
+    value.split(' ').next().unwrap_or(value)
+}

@@ -1,0 +1,204 @@
+//! The operations that scripts are made of, and the scripts: each operation alone and every pair of them, on logs with
+//! different pasts.
+
+use super::action::Action;
+use super::truth::Truth;
+use crate::history::{Batch, Kind, Row};
+
+/// One operation of a script. Where it works on a place of the log, that follows from the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Append,
+    AppendDurable,
+    /// By an idempotent producer.
+    Send,
+    /// In a transaction, which is opened where none is.
+    SendInTransaction,
+    Commit,
+    Abort,
+    Roll,
+    Flush,
+    FlushStore,
+    Checkpoint,
+    /// Half of the retention passes first.
+    Tick,
+    /// A third of the log.
+    DeleteRecords,
+    /// The last batch.
+    TruncateEnd,
+    /// Two thirds of the log.
+    TruncateDeep,
+    /// To begin above the log's end.
+    StartOver,
+    /// To begin in the middle of the log.
+    StartOverBelow,
+    Compact,
+    Reopen,
+    CreateTopic,
+    AddPartitions,
+    AlterConfig,
+    DeleteTopic,
+    Close,
+    Drop,
+}
+
+/// Every operation that changes a store.
+pub const ALL: [Op; 24] = [
+    Op::Append,
+    Op::AppendDurable,
+    Op::Send,
+    Op::SendInTransaction,
+    Op::Commit,
+    Op::Abort,
+    Op::Roll,
+    Op::Flush,
+    Op::FlushStore,
+    Op::Checkpoint,
+    Op::Tick,
+    Op::DeleteRecords,
+    Op::TruncateEnd,
+    Op::TruncateDeep,
+    Op::StartOver,
+    Op::StartOverBelow,
+    Op::Compact,
+    Op::Reopen,
+    Op::CreateTopic,
+    Op::AddPartitions,
+    Op::AlterConfig,
+    Op::DeleteTopic,
+    Op::Close,
+    Op::Drop,
+];
+
+/// What a log went through before the operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Several segments, flushed and checkpointed in the middle.
+    Settled,
+    /// The same, never flushed.
+    Unflushed,
+    /// The same, and the process died and recovered in between.
+    Recovered,
+}
+
+/// A name like `Settled/compacted/Truncate+Append`, and what it stands for.
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub past: Past,
+    pub is_compacted: bool,
+    pub ops: Vec<Op>,
+}
+
+impl Script {
+    pub fn name(&self) -> String {
+        let policy = if self.is_compacted { "compacted" } else { "plain" };
+        let ops: Vec<_> = self.ops.iter().map(|op| format!("{op:?}")).collect();
+        format!("{:?}/{policy}/{}", self.past, ops.join("+"))
+    }
+}
+
+/// Nothing, each operation alone, and every pair, on each past. Pairs on compacted logs have to do with compaction.
+pub fn scripts() -> Vec<Script> {
+    let mut scripts = Vec::new();
+    for past in [Past::Settled, Past::Unflushed, Past::Recovered] {
+        for is_compacted in [false, true] {
+            let mut add = |ops: Vec<Op>| scripts.push(Script { past, is_compacted, ops });
+            add(Vec::new());
+            for first in ALL.into_iter().filter(|op| is_compacted || *op != Op::Compact) {
+                add(vec![first]);
+                for second in ALL {
+                    let compacts = first == Op::Compact || second == Op::Compact;
+                    if compacts == is_compacted {
+                        add(vec![first, second]);
+                    }
+                }
+            }
+        }
+    }
+    scripts
+}
+
+/// The producers of the scripts; the one with transactions always has one open when a past ends.
+pub const IDEMPOTENT: i64 = 100;
+pub const TRANSACTIONAL: i64 = 101;
+
+/// What comes next, numbered: makes records that can be told from each other.
+#[derive(Debug, Default)]
+pub struct Serial(u32);
+
+impl Serial {
+    /// A batch of `count` records by a producer, or by none.
+    pub fn batch(&mut self, kind: Kind, count: i64, time: i64) -> Batch {
+        let rows = (0..count)
+            .map(|offset| {
+                self.0 += 1;
+                let number = self.0;
+                // One in eight is a tombstone, which only compaction cares about.
+                let value = (number % 8 != 5).then(|| format!("#{number:04}# {}", "x".repeat(20)));
+                Row { offset, key: format!("k{}", number % 5), value, time }
+            })
+            .collect();
+        Batch { base: 0, last: count - 1, kind, rows, time }
+    }
+}
+
+impl Op {
+    /// The calls that this operation makes on a store that is as `truth` says.
+    pub fn actions(self, truth: &Truth, serial: &mut Serial, now: i64) -> Vec<Action> {
+        let log = truth.log().current();
+        let span = log.end - log.start;
+        let boundary = |place: i64| {
+            let bases = log.batches.iter().map(|batch| batch.base).filter(|base| *base <= place && *base >= log.start);
+            bases.max().unwrap_or(log.end)
+        };
+        let mut append =
+            |kind: Kind, count: i64, durable: bool| Action::Append { batch: serial.batch(kind, count, now), durable };
+        let next = |producer: i64| log.history(log.start, log.end).producers.get(&producer).copied();
+        let sequence = |producer: i64| {
+            let last = next(producer).and_then(|known| known.last);
+            last.map_or(0, |last| last.last_sequence + 1)
+        };
+        let data = |producer: i64, transactional: bool| Kind::Data {
+            producer,
+            epoch: 0,
+            sequence: sequence(producer),
+            transactional,
+        };
+        let is_open = next(TRANSACTIONAL).is_some_and(|known| known.open.is_some());
+        match self {
+            Self::Append => vec![append(Kind::Plain, 2, false)],
+            Self::AppendDurable => vec![append(Kind::Plain, 1, true)],
+            Self::Send => vec![append(data(IDEMPOTENT, false), 2, false)],
+            Self::SendInTransaction => vec![append(data(TRANSACTIONAL, true), 1, false)],
+            Self::Commit | Self::Abort => {
+                let mut actions = Vec::new();
+                if !is_open {
+                    actions.push(append(data(TRANSACTIONAL, true), 1, false));
+                }
+                let kind = Kind::Marker { producer: TRANSACTIONAL, epoch: 0, commit: self == Self::Commit };
+                let batch = Batch { base: 0, last: 0, kind, rows: Vec::new(), time: now };
+                actions.push(Action::Append { batch, durable: false });
+                actions
+            }
+            Self::Roll => vec![Action::Roll],
+            Self::Flush => vec![Action::Flush],
+            Self::FlushStore => vec![Action::FlushStore],
+            Self::Checkpoint => vec![Action::Checkpoint],
+            Self::Tick => vec![Action::Tick { now }],
+            Self::DeleteRecords => vec![Action::DeleteRecords { offset: log.start + span / 3 }],
+            Self::TruncateEnd => vec![Action::Truncate { offset: boundary(log.end - 1) }],
+            Self::TruncateDeep => vec![Action::Truncate { offset: boundary(log.start + span / 3) }],
+            Self::StartOver => vec![Action::StartOver { offset: log.end + 10 }],
+            Self::StartOverBelow => vec![Action::StartOver { offset: log.start + span / 2 }],
+            Self::Compact => vec![Action::Roll, Action::Compact],
+            Self::Reopen => vec![Action::Reopen],
+            Self::CreateTopic if truth.topics["t"].may_be_there => vec![Action::CreateTopic { name: "u" }],
+            Self::CreateTopic => vec![Action::CreateTopic { name: "t" }],
+            Self::AddPartitions => vec![Action::AddPartitions { total: truth.topics["t"].logs.len() + 1 }],
+            Self::AlterConfig => vec![Action::AlterConfig { limit: 5000 }],
+            Self::DeleteTopic => vec![Action::DeleteTopic],
+            Self::Close => vec![Action::Close],
+            Self::Drop => vec![Action::Drop],
+        }
+    }
+}
