@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::recover::log_bases;
+use super::replay::replay;
 use super::segments::SegmentList;
-use super::snapshots::replay;
 use super::{Inner, LogError, Partition, Writer, store};
 use crate::segment::Segment;
 use crate::types::Offset;

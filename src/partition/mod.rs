@@ -25,6 +25,7 @@ mod producers;
 mod read;
 mod recover;
 mod replace;
+mod replay;
 mod roll;
 mod sealed_facts;
 mod segments;
