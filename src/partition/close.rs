@@ -25,6 +25,15 @@ impl Partition {
         self.inner.vfs.sync_dir(&self.inner.dir).map_err(|error| self.inner.wrap(error))
     }
 
+    /// Lets those who hold segments go on reading them when the folder gets another name. A segment that can't be opened now, for
+    /// want of descriptors or memory, doesn't keep its topic from being deleted.
+    pub(crate) fn detach_held(&self) {
+        let list = self.inner.list();
+        // The list has one reference.
+        let held = list.iter().filter(|segment| Arc::strong_count(segment) > 1);
+        held.for_each(|segment| drop(segment.detach()));
+    }
+
     /// Writes the index entries and producers that are only in memory, so that another process, or this one after a kill, finds
     /// them.
     pub(crate) fn persist_state(&self) -> Result<(), LogError> {

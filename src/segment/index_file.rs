@@ -171,6 +171,12 @@ impl IndexFile {
         !matches!(*self.content.read(), Content::Unloaded)
     }
 
+    /// Loads the entries for good: the file's name may become another file's.
+    pub(crate) fn hold(&self) -> Result<(), SegmentError> {
+        self.content.pin();
+        self.with(|_| ())
+    }
+
     /// Lets go of entries that can be loaded again.
     pub(crate) fn unload(&self) {
         self.content.empty();

@@ -562,8 +562,8 @@ impl Segment {
     /// Opens or loads all that reading this segment needs, whatever then happens to the files' names.
     pub(crate) fn detach(&self) -> Result<(), SegmentError> {
         self.log.hold()?;
-        self.offset_index.count()?;
-        self.time_index.count()?;
+        self.offset_index.file().hold()?;
+        self.time_index.file().hold()?;
         match self.aborted() {
             Ok(_) | Err(SegmentError::Format { .. }) => Ok(()),
             Err(error) => Err(error),

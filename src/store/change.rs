@@ -157,6 +157,9 @@ impl Shared {
             let entry = TopicEntry { state: TopicState::Deleting, ..entry.clone() };
             admin.list.put(vfs, root, entry)?;
         }
+        if let Some(topic) = admin.ending.get(name) {
+            topic.partitions().iter().for_each(Partition::detach_held);
+        }
         let now = self.opener.clock.now();
         for dir in removal::mark_deleted(vfs, root, name, now)? {
             admin.removals.add(now.saturating_add(delay_ms), dir);
