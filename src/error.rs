@@ -85,10 +85,11 @@ impl Error {
         self.kind() == ErrorKind::Corrupt
     }
 
-    /// Whether the same call may succeed later without anybody changing its arguments: the disk is full, or somebody else holds the folder.
+    /// Whether the same call may succeed later without anybody changing its arguments: the disk is full, somebody else holds the folder,
+    /// or another process changed the log while it was read.
     #[must_use]
     pub fn is_retriable(&self) -> bool {
-        matches!(self.kind(), ErrorKind::StorageFull | ErrorKind::Locked)
+        matches!(self.kind(), ErrorKind::StorageFull | ErrorKind::Locked | ErrorKind::Changed)
     }
 
     /// Partition, file and position, as far as known.

@@ -226,6 +226,8 @@ pub enum ErrorKind {
     Locked,
     /// The partition went offline after a failed write or sync, or the store is closed.
     Offline,
+    /// Another process changed the log while it was read; the same call finds what is there now.
+    Changed,
     /// A newer producer or transaction coordinator has taken over.
     Fenced,
     /// A producer's batch doesn't follow the last one.

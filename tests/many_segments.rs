@@ -13,7 +13,7 @@ use stratalog::{
     TopicConfig,
 };
 
-const SEGMENTS: i64 = 1500;
+const SEGMENTS: i64 = 800;
 const FILES_MAX: usize = 256;
 const START: i64 = 1_700_000_000_000;
 
@@ -79,7 +79,7 @@ fn in_such_a_process() {
     // Retention asks every segment for its time, and nothing is due.
     store.tick(at(0)).unwrap();
     assert!(maps() < 100, "{} maps after retention looked", maps());
-    for time in [1, 700, SEGMENTS - 1] {
+    for time in [1, 400, SEGMENTS - 1] {
         let found = partition.find_offset(OffsetSpec::Timestamp(at(time))).unwrap().unwrap();
         assert_eq!(found.offset, offset(time + 2));
     }
@@ -93,9 +93,9 @@ fn in_such_a_process() {
     assert!(open_files() < FILES_MAX * 3 / 4, "{} files after reading", open_files());
     assert!(maps() <= 8192 + 100, "{} maps after reading", maps());
 
-    store.tick(at(1500)).unwrap();
-    assert_eq!(partition.log_start_offset(), offset(502));
-    assert!(partition.read(offset(502)).fetch().unwrap().records().all(|record| record.is_ok()));
+    store.tick(at(1200)).unwrap();
+    assert_eq!(partition.log_start_offset(), offset(202));
+    assert!(partition.read(offset(202)).fetch().unwrap().records().all(|record| record.is_ok()));
     drop((partition, store));
 
     // As after a crash: everything is verified.

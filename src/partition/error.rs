@@ -123,6 +123,13 @@ pub enum LogError {
         /// The partition.
         partition: TopicPartition,
     },
+    /// The process that writes the log was replacing or cutting files while they were looked at, for a while on end. Retriable: the
+    /// same call finds the log as it is then. Only for partitions that are open read-only.
+    #[error("{partition} is being changed by another process, look again")]
+    Changed {
+        /// The partition.
+        partition: TopicPartition,
+    },
     /// A change to a partition that is open for reading only.
     #[error("{partition} is open read-only")]
     ReadOnly {
@@ -151,6 +158,7 @@ impl LogError {
             Self::Producer { source, .. } => source.kind(),
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Offline { .. } | Self::Closed { .. } => ErrorKind::Offline,
+            Self::Changed { .. } => ErrorKind::Changed,
             Self::ReadOnly { .. } => ErrorKind::Locked,
         }
     }
@@ -171,6 +179,7 @@ impl LogError {
             | Self::Offline { partition, .. }
             | Self::Closed { partition }
             | Self::NotCompacted { partition }
+            | Self::Changed { partition }
             | Self::ReadOnly { partition } => partition,
         }
     }

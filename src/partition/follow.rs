@@ -1,47 +1,360 @@
-//! Reading beside the process that writes: new batches, segments and transactions are looked for where a reader asks for more.
+//! Reading beside the process that writes.
+//!
+//! Every read first looks at the end of the log ([`Inner::look`]): new batches in the active segment, and the segment that was begun
+//! at its end. That costs a few calls, however large the log is. Where a file isn't what it was, the folder is listed again
+//! ([`Inner::list_again`]): the writer has removed, compacted or cut segments, or begun the topic anew. What was read from a file that
+//! was replaced meanwhile is read again.
+//!
+//! A follower shows what a reader in the writing process saw at some moment, or says that it must look again
+//! ([`LogError::Changed`]); the latter while the writer swaps compacted segments, when a listing can miss some.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::epochs::{EpochCache, EpochTable};
 use super::recover::log_bases;
 use super::replay::replay;
 use super::segments::SegmentList;
-use super::{Inner, LogError, Partition, Writer, store};
-use crate::segment::Segment;
-use crate::types::Offset;
+use super::snapshots::{self, Rebuild};
+use super::{Inner, LogError, Partition, Writer, load, store};
+use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suffix};
+use crate::format::{LeaderEpochCheckpoint, OffsetCheckpoint, PartitionMetadata, TopicId};
+use crate::segment::{Segment, SegmentError, file_path};
+use crate::types::{ErrorKind, Offset};
+use crate::vfs::read_whole;
+
+/// How often a read is tried before the caller is told to look again.
+const LOOKS_MAX: usize = 4;
+
+/// After so many looks the folder is listed, for what no look at the log's end can find.
+const LOOKS_PER_LISTING: u32 = 64;
+
+/// The store's file of log start offsets, in the folder above.
+const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+
+/// What a follower remembers between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    /// Looks since the folder was listed; `None` when it wasn't yet.
+    looks: Option<u32>,
+    /// The id that the topic has, once it was asked.
+    topic_id: Option<TopicId>,
+}
+
+/// A log as a listing shows it.
+struct Listed {
+    list: SegmentList,
+    end: Offset,
+    /// Whether it goes on where the known log ended.
+    continues: bool,
+}
 
 impl Partition {
-    /// Looks for what another process wrote since the last look; only for a partition opened read-only.
-    pub(super) fn refresh(&self) -> Result<(), LogError> {
-        let mut writer = self.inner.writer.lock();
-        let inner = &self.inner;
-        let mut end = self.log_end_offset();
-        loop {
-            let list = inner.list();
-            end = list.active().follow(end).map_err(|error| inner.wrap(error))?;
-            inner.follow_producers(&mut writer, &list, end)?;
-            store(&inner.log_end, end);
-            let entries = inner.vfs.read_dir(&inner.dir).map_err(|error| inner.wrap(error))?;
-            let next = log_bases(entries.iter().map(|entry| entry.name.as_str()))
-                .into_iter()
-                .find(|base| *base > list.active().base_offset());
-            let Some(base) = next else { return Ok(()) };
-            let options = inner.segment_options();
-            let segment = Segment::open(Arc::clone(&inner.vfs), &inner.dir, base, 0, options);
-            let segment = segment.map_err(|error| inner.wrap(error))?;
-            end = end.max(base);
-            *inner.segments.write() = list.rolled(Arc::new(segment));
+    /// Does `read` on the log as another process has written it by now; again when that process changed what was read. Only for a
+    /// partition opened read-only. Damage behind the known end is an error for those only who look there: `is_at_end` says whether the
+    /// answer depends on where the log ends.
+    pub(super) fn following<T>(
+        &self,
+        read: impl Fn() -> Result<T, LogError>,
+        is_at_end: impl Fn(&T) -> bool,
+    ) -> Result<T, LogError> {
+        let mut must_list = false;
+        for _ in 0..LOOKS_MAX {
+            let looked = self.look(must_list);
+            let found = match looked {
+                Ok(()) => read(),
+                Err(error) if error.kind() == ErrorKind::Corrupt && must_list => {
+                    read().and_then(|found| if is_at_end(&found) { Err(error) } else { Ok(found) })
+                }
+                Err(error) => Err(error),
+            };
+            match found {
+                Err(error) if is_change(&error) => {}
+                // Old indexes and sizes over a new file look like damage. After a listing it is none of that.
+                Err(error) if error.kind() == ErrorKind::Corrupt && !must_list => {}
+                found => return found,
+            }
+            must_list = true;
         }
+        Err(LogError::Changed { partition: self.id().clone() })
+    }
+
+    fn look(&self, must_list: bool) -> Result<(), LogError> {
+        let mut writer = self.inner.writer.lock();
+        self.inner.check_open()?;
+        let result = if must_list || writer.following.looks.is_none() {
+            self.inner.list_again(&mut writer)
+        } else {
+            self.inner.look(&mut writer)
+        };
+        drop(writer);
+        if matches!(result, Err(LogError::Closed { .. })) {
+            self.invalidate();
+        }
+        result
+    }
+
+    /// Takes over a log start that the writer raised without removing a segment.
+    pub(super) fn follow_log_start(&self) {
+        let _writer = self.inner.writer.lock();
+        self.inner.raise_followed_start(self.log_end_offset());
+    }
+}
+
+/// Whether an error says that a file isn't what it was when it was last looked at.
+fn is_change(error: &LogError) -> bool {
+    match error {
+        LogError::Changed { .. } | LogError::Segment { source: SegmentError::Changed { .. }, .. } => true,
+        LogError::Segment { source: SegmentError::Io(error), .. } => error.is_not_found(),
+        _ => false,
     }
 }
 
 impl Inner {
-    /// Follows what another process appended up to `end`, before it is shown to readers.
-    fn follow_producers(&self, writer: &mut Writer, list: &SegmentList, end: Offset) -> Result<(), LogError> {
+    /// Follows the log from where it ended at the last look.
+    fn look(&self, writer: &mut Writer) -> Result<(), LogError> {
+        let first = Arc::clone(self.list().first());
+        if self.io(self.vfs.metadata(&first.path()))?.is_none() {
+            return Err(self.changed());
+        }
+        loop {
+            let list = self.list();
+            let end = self.follow_active(writer, &list)?;
+            let Some(base) = self.next_base(writer, &list, end)? else { return Ok(()) };
+            // A batch may have been appended before the new segment was begun.
+            let end = self.follow_active(writer, &list)?;
+            if end > base {
+                return Err(self.changed());
+            }
+            list.active().end_following().map_err(|error| self.wrap(error))?;
+            let segment = self.open_followed(base, 0)?;
+            let end = segment.start_following().map_err(|error| self.wrap(error))?.max(base);
+            self.show_followed(writer, list.rolled(Arc::new(segment)), end)?;
+        }
+    }
+
+    /// Follows the active segment; returns the log's end.
+    fn follow_active(&self, writer: &mut Writer, list: &SegmentList) -> Result<Offset, LogError> {
+        let known = load(&self.log_end);
+        let was_empty = list.active().size() == 0;
+        let end = list.active().follow(known).map_err(|error| self.wrap(error))?;
+        if end > known || writer.replayed < end {
+            if was_empty {
+                // Nothing of the old topic is there to tell it from a new one.
+                self.check_same_topic(writer)?;
+            }
+            self.show_followed(writer, list.clone(), end)?;
+        }
+        Ok(end)
+    }
+
+    /// The base of the segment behind the active one, if it has been begun.
+    fn next_base(&self, writer: &mut Writer, list: &SegmentList, end: Offset) -> Result<Option<Offset>, LogError> {
+        let active = list.active().base_offset();
+        let path = file_path(&self.dir, FileKind::Log, end, Suffix::None);
+        if end > active && self.io(self.vfs.metadata(&path))?.is_some() {
+            return Ok(Some(end));
+        }
+        let looks = writer.following.looks.unwrap_or(0).saturating_add(1);
+        writer.following.looks = Some(looks % LOOKS_PER_LISTING);
+        if looks < LOOKS_PER_LISTING {
+            return Ok(None);
+        }
+        // A log with a gap, such as a copy of a compacted one, goes on above its end.
+        self.raise_followed_start(end);
+        Ok(log_bases(self.names()?.iter().map(String::as_str)).into_iter().find(|base| *base > active))
+    }
+
+    /// Shows readers what was followed: a transaction's end before the offsets behind it.
+    fn show_followed(&self, writer: &mut Writer, list: SegmentList, end: Offset) -> Result<(), LogError> {
         let mut producers = self.producers.lock();
         let reached =
-            replay(&mut producers, list, writer.replayed..end, true, &|_| false).map_err(|error| self.wrap(error))?;
+            replay(&mut producers, &list, writer.replayed..end, true, &|_| false).map_err(|error| self.wrap(error))?;
         writer.replayed = reached;
-        self.publish_first_unstable(producers.open_transactions().first_unstable());
+        self.show(list, load(&self.log_start), end, producers.open_transactions().first_unstable());
+        drop(producers);
+        self.waiters.wake();
         Ok(())
+    }
+
+    /// Takes the log from the folder as it is now.
+    fn list_again(&self, writer: &mut Writer) -> Result<(), LogError> {
+        self.check_same_topic(writer)?;
+        let bases = self.settled_bases()?;
+        let mut sealed: Vec<Offset> = bases.iter().copied().collect();
+        let Some(last) = sealed.pop() else {
+            // A folder without a log, as it was when it was opened.
+            let is_empty = self.list().first().size() == 0 && self.list().sealed().is_empty();
+            return if is_empty { Ok(()) } else { Err(self.changed()) };
+        };
+        let listed = self.open_listed(&sealed, last)?;
+        // A listing isn't taken at one moment: only what it shows twice was there at once.
+        if self.settled_bases()? != bases {
+            return Err(self.changed());
+        }
+        let first = listed.list.first().base_offset();
+        let known = if listed.continues { load(&self.log_start) } else { Offset::ZERO };
+        let start = known.max(first).min(listed.end);
+        self.follow_epochs()?;
+        if listed.continues {
+            store(&self.log_start, start);
+            self.show_followed(writer, listed.list, listed.end)?;
+        } else {
+            self.show_anew(writer, listed.list, start, listed.end)?;
+        }
+        self.raise_followed_start(listed.end);
+        writer.following.looks = Some(0);
+        Ok(())
+    }
+
+    /// The bases of the segments in the folder.
+    fn settled_bases(&self) -> Result<BTreeSet<Offset>, LogError> {
+        let names = self.names()?;
+        let mut parsed = names.iter().filter_map(|name| FileName::parse(name));
+        // Segments that are being swapped are under neither name for a moment.
+        if parsed.any(|name| name.kind() == FileKind::Log && name.suffix() == Suffix::Swap) {
+            return Err(self.changed());
+        }
+        Ok(log_bases(names.iter().map(String::as_str)))
+    }
+
+    /// The segments of these bases, the known ones as far as they are unchanged.
+    fn open_listed(&self, sealed: &[Offset], last: Offset) -> Result<Listed, LogError> {
+        let known = self.list();
+        let mut end = load(&self.log_end);
+        // The active segment may be a sealed one by now.
+        let active = self.followed_to_end(known.active(), &mut end, last)?;
+        let continues = active.is_some() && last >= known.active().base_offset();
+        let known_segment = |base: Offset| {
+            let same = known.sealed().iter().find(|segment| segment.base_offset() == base);
+            let unchanged = same.filter(|segment| segment.check_unchanged().is_ok()).cloned();
+            unchanged.or_else(|| active.clone().filter(|active| active.base_offset() == base))
+        };
+        let mut segments = Vec::with_capacity(sealed.len());
+        for base in sealed {
+            segments.push(match known_segment(*base) {
+                Some(segment) => segment,
+                None => Arc::new(self.open_sealed(*base)?),
+            });
+        }
+        if let Some(active) = active.filter(|active| active.base_offset() == last) {
+            return Ok(Listed { list: SegmentList::new(segments, active), end, continues });
+        }
+        let active = self.open_followed(last, 0)?;
+        let end = active.start_following().map_err(|error| self.wrap(error))?.max(last);
+        Ok(Listed { list: SegmentList::new(segments, Arc::new(active)), end, continues })
+    }
+
+    /// The active segment as followed to its end, and sealed if `last` is another one; `None` when it isn't what it was.
+    fn followed_to_end(
+        &self,
+        active: &Arc<Segment>,
+        end: &mut Offset,
+        last: Offset,
+    ) -> Result<Option<Arc<Segment>>, LogError> {
+        let followed = active.follow(*end).and_then(|followed| {
+            if active.base_offset() < last { active.end_following().map(|()| followed) } else { Ok(followed) }
+        });
+        match followed {
+            Ok(followed) => {
+                *end = followed;
+                Ok(Some(Arc::clone(active)))
+            }
+            Err(SegmentError::Changed { .. }) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.wrap(error)),
+        }
+    }
+
+    fn open_sealed(&self, base: Offset) -> Result<Segment, LogError> {
+        let path = file_path(&self.dir, FileKind::Log, base, Suffix::None);
+        let size = self.io(self.vfs.metadata(&path))?.ok_or_else(|| self.changed())?.size;
+        self.open_followed(base, size)
+    }
+
+    fn open_followed(&self, base: Offset, size: u64) -> Result<Segment, LogError> {
+        let options = self.segment_options();
+        Segment::open(Arc::clone(&self.vfs), &self.dir, base, size, options).map_err(|error| self.wrap(error))
+    }
+
+    /// Shows a log that doesn't go on where the known one ended.
+    fn show_anew(&self, writer: &mut Writer, list: SegmentList, start: Offset, end: Offset) -> Result<(), LogError> {
+        let names = self.names()?;
+        let rebuild = Rebuild {
+            vfs: &*self.vfs,
+            dir: &self.dir,
+            list: &list,
+            log_end: end,
+            from: None,
+            plain: &BTreeSet::new(),
+            clean: false,
+            read_only: true,
+            now: self.clock.now(),
+            expiration_ms: self.producer_expiration_ms,
+        };
+        let rebuilt = rebuild.run(&snapshots::offsets_of(names.iter().map(String::as_str)));
+        let rebuilt = rebuilt.map_err(|error| self.wrap(error))?;
+        self.show(list, start, end, rebuilt.first_unstable());
+        self.adopt_producers(writer, rebuilt);
+        self.waiters.wake();
+        Ok(())
+    }
+
+    /// Ends the use of a partition whose topic was deleted, also when another one has its name now.
+    fn check_same_topic(&self, writer: &mut Writer) -> Result<(), LogError> {
+        let closed = || LogError::Closed { partition: self.id.clone() };
+        let path = self.dir.join(FileName::partition_metadata().to_string());
+        let bytes = self.io(read_whole(&*self.vfs, &path))?;
+        if bytes.is_none() && self.io(self.vfs.metadata(&self.dir))?.is_none() {
+            return Err(closed());
+        }
+        let found = bytes.and_then(|bytes| PartitionMetadata::parse(&bytes).ok()).map(|metadata| metadata.topic_id);
+        match (writer.following.topic_id, found) {
+            (Some(known), Some(found)) if known != found => Err(closed()),
+            (known, found) => {
+                writer.following.topic_id = known.or(found);
+                Ok(())
+            }
+        }
+    }
+
+    fn follow_epochs(&self) -> Result<(), LogError> {
+        let path = self.dir.join(LEADER_EPOCH_CHECKPOINT);
+        let bytes = self.io(read_whole(&*self.vfs, &path))?;
+        // A damaged file is no more than a hint that is missing.
+        if let Some(checkpoint) = bytes.and_then(|bytes| LeaderEpochCheckpoint::parse(&bytes).ok()) {
+            let table = EpochTable::new(checkpoint.entries);
+            *self.epochs.lock() = EpochCache::new(Arc::clone(&self.vfs), self.dir.clone(), table, true);
+        }
+        Ok(())
+    }
+
+    /// Raises the log start to what the store's checkpoint says, if that is inside the log. The file is a hint here: one that
+    /// can't be read says nothing.
+    fn raise_followed_start(&self, end: Offset) {
+        let Some(path) = self.dir.parent().map(|root| root.join(LOG_START_OFFSETS)) else { return };
+        let bytes = read_whole(&*self.vfs, &path).ok().flatten();
+        let Some(checkpoint) = bytes.and_then(|bytes| OffsetCheckpoint::parse(&bytes).ok()) else { return };
+        let is_own =
+            |entry: &&(String, i32, Offset)| entry.0 == self.id.topic.as_str() && entry.1 == self.id.partition.value();
+        if let Some((_, _, start)) = checkpoint.entries.iter().find(is_own)
+            && *start > load(&self.log_start)
+            && *start <= end
+        {
+            store(&self.log_start, *start);
+        }
+    }
+
+    fn names(&self) -> Result<Vec<String>, LogError> {
+        let entries = self.io(self.vfs.read_dir(&self.dir))?;
+        Ok(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect())
+    }
+
+    fn io<T>(&self, result: Result<T, crate::vfs::IoError>) -> Result<T, LogError> {
+        result.map_err(|error| self.wrap(error))
+    }
+
+    fn changed(&self) -> LogError {
+        LogError::Changed { partition: self.id.clone() }
     }
 }

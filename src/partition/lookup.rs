@@ -1,5 +1,7 @@
 //! Finding an offset by name or by time (reference 5.2, 5.3; Kafka's `ListOffsets`).
 
+use std::sync::Arc;
+
 use super::{LogError, Partition};
 use crate::format::RecordBatch;
 use crate::segment::{Segment, SegmentError};
@@ -36,12 +38,19 @@ impl Partition {
     /// Finds an offset; `None` when no record qualifies.
     ///
     /// # Errors
-    /// [`LogError::Segment`] when the disk fails or the log is damaged where it was looked into; [`LogError::Closed`].
+    /// [`LogError::Segment`] when the disk fails or the log is damaged where it was looked into; [`LogError::Changed`]
+    /// read-only, see there; [`LogError::Closed`].
     pub fn find_offset(&self, spec: OffsetSpec) -> Result<Option<FoundOffset>, LogError> {
         self.inner.check_open()?;
         if self.inner.read_only {
-            self.refresh()?;
+            self.follow_log_start();
+            return self.following(|| self.find_now(spec), |found| found.is_none() || spec == OffsetSpec::Latest);
         }
+        self.find_now(spec)
+    }
+
+    fn find_now(&self, spec: OffsetSpec) -> Result<Option<FoundOffset>, LogError> {
+        let list = self.inner.list();
         let found = match spec {
             OffsetSpec::Earliest => Ok(Some((self.log_start_offset(), None))),
             OffsetSpec::Latest => Ok(Some((self.high_watermark(), None))),
@@ -51,6 +60,12 @@ impl Partition {
             OffsetSpec::Timestamp(target) => self.find_timestamp(target),
         };
         let found = found.map_err(|error| self.inner.wrap(error))?;
+        let place = found.and_then(|(offset, timestamp)| timestamp.and(list.from(offset).next()));
+        if self.inner.read_only
+            && let Some(segment) = place.filter(|segment| !Arc::ptr_eq(segment, list.active()))
+        {
+            segment.check_unchanged().map_err(|error| self.inner.wrap(error))?;
+        }
         Ok(found.map(|(offset, timestamp)| FoundOffset {
             offset,
             timestamp,

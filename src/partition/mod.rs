@@ -151,6 +151,8 @@ struct Writer {
     last_snapshot: Option<Offset>,
     /// Up to where the table of producers has followed a log that another process writes.
     replayed: Offset,
+    /// What following such a log remembers.
+    following: follow::Following,
 }
 
 /// Files with the suffix `.deleted`, to be removed at `due`.

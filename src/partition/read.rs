@@ -61,12 +61,16 @@ impl Read<'_> {
     ///
     /// # Errors
     /// [`LogError::OffsetOutOfRange`] below the log start offset or above the log end offset; [`LogError::Segment`] when the disk
-    /// fails or the log is damaged at that place; [`LogError::Closed`].
+    /// fails or the log is damaged at that place; [`LogError::Changed`] read-only, see there; [`LogError::Closed`].
     pub fn fetch(self) -> Result<Batches, LogError> {
         self.partition.inner.check_open()?;
-        if self.partition.inner.read_only && self.offset >= self.known_end() {
-            self.partition.refresh()?;
+        if self.partition.inner.read_only {
+            return self.partition.following(|| self.fetch_now(), Batches::is_empty);
         }
+        self.fetch_now()
+    }
+
+    fn fetch_now(&self) -> Result<Batches, LogError> {
         // Before anything is looked up: what is aborted below the last stable offset is in the indexes already.
         let view = self.partition.inner.view();
         self.check_range(&view)?;
@@ -81,14 +85,6 @@ impl Read<'_> {
         counters.fetched_bytes.add(bytes.len() as u64);
         let (requested, isolation) = (self.offset, self.isolation);
         Ok(Batches { bytes, requested, isolation, high_watermark, last_stable_offset, aborted })
-    }
-
-    /// Up to where there is something to read without looking for more.
-    fn known_end(&self) -> Offset {
-        match self.isolation {
-            Isolation::ReadUncommitted => self.partition.high_watermark(),
-            Isolation::ReadCommitted => self.partition.last_stable_offset(),
-        }
     }
 
     fn check_range(&self, view: &View) -> Result<(), LogError> {
@@ -116,6 +112,7 @@ impl Read<'_> {
             let size = self.size_limit(view, segment, position, end)?.max(u64::from(header.size()));
             let bytes = segment.read(position, size).map_err(|error| inner.wrap(error))?;
             if self.isolation == Isolation::ReadUncommitted {
+                self.check_unchanged(view, segment)?;
                 return Ok((bytes, Aborted::default()));
             }
             // Not all that the segment lists: only what can matter to these bytes.
@@ -123,9 +120,19 @@ impl Read<'_> {
             let next_base = segments.peek().map(|next| next.base_offset());
             let upper = [behind, next_base].into_iter().flatten().fold(end, Offset::min);
             let aborted = aborted_between(&view.list, self.offset, upper).map_err(|error| inner.wrap(error))?;
+            self.check_unchanged(view, segment)?;
             return Ok((bytes, aborted.into()));
         }
         Ok((Bytes::new(), Aborted::default()))
+    }
+
+    /// Refuses what was read of a sealed segment that another process has replaced meanwhile.
+    fn check_unchanged(&self, view: &View, segment: &Arc<Segment>) -> Result<(), LogError> {
+        let inner = &self.partition.inner;
+        if !inner.read_only || Arc::ptr_eq(segment, view.list.active()) {
+            return Ok(());
+        }
+        segment.check_unchanged().map_err(|error| inner.wrap(error))
     }
 
     /// How many bytes from `position` may be read: `max_bytes`, but none at or above `end`.

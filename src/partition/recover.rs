@@ -134,6 +134,7 @@ impl Partition {
                 last_flush: Moment::of(&*params.clock),
                 last_snapshot: None,
                 replayed: opened.log_end,
+                following: Default::default(),
             }),
             id: params.id,
             dir: params.dir,
@@ -462,7 +463,7 @@ impl<'a> Opening<'a> {
     fn log_end(&self, segments: &[Arc<Segment>]) -> Result<Offset, LogError> {
         let Some(active) = segments.last() else { return Ok(Offset::ZERO) };
         if self.params.read_only {
-            return active.start_following().map_err(|error| self.wrap(error));
+            return active.open_following().map_err(|error| self.wrap(error));
         }
         active.end().map(|(_, next)| next).map_err(|error| self.wrap(error))
     }

@@ -86,13 +86,20 @@ impl Partition {
     fn poll_until(&self, deadline: Option<Instant>, is_there: impl Fn() -> bool) -> bool {
         loop {
             // A folder that can't be read just now may be readable at the next look.
-            if self.refresh().is_ok() && is_there() {
-                return true;
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let looked = self.following(|| Ok(()), |()| true);
+            if matches!(looked, Err(super::LogError::Closed { .. })) {
                 return false;
             }
-            std::thread::sleep(POLL);
+            if is_there() {
+                return true;
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return false;
+            }
+            let next = now.checked_add(POLL);
+            let is_closed = || matches!(*self.inner.status.read(), Status::Closed);
+            self.inner.waiters.wait(next.min(deadline).or(next), || is_there() || is_closed());
         }
     }
 }

@@ -43,6 +43,12 @@ pub enum SegmentError {
         /// The offset of the refused entry.
         got: Offset,
     },
+    /// Another process replaced, cut or removed the file since it was last looked at.
+    #[error("{} was changed by another process", file.display())]
+    Changed {
+        /// The file.
+        file: PathBuf,
+    },
     /// A `.log` longer than positions can address.
     #[error("{} is too large: expected at most 2147483647 bytes, got {got}", file.display())]
     TooLarge {
@@ -65,6 +71,7 @@ impl SegmentError {
             Self::Io(error) => error.kind(),
             Self::Format { source, .. } => source.kind(),
             Self::OffsetOverflow { .. } => ErrorKind::InvalidInput,
+            Self::Changed { .. } => ErrorKind::Changed,
             Self::IndexOrder { .. } | Self::TooLarge { .. } => ErrorKind::Corrupt,
         }
     }
@@ -77,6 +84,7 @@ impl SegmentError {
             Self::Format { file, .. }
             | Self::OffsetOverflow { file, .. }
             | Self::IndexOrder { file, .. }
+            | Self::Changed { file }
             | Self::TooLarge { file, .. } => file,
         }
     }

@@ -310,7 +310,9 @@ impl IndexFile {
     /// Drops all entries and the file with them: the next write makes a new one. Other readers that have mapped the old file keep it.
     pub(crate) fn clear(&self) -> Result<(), SegmentError> {
         let _file = self.file.lock();
-        self.remove_file()?;
+        if self.own {
+            self.remove_file()?;
+        }
         *self.content.write() = Content::empty();
         Ok(())
     }

@@ -120,6 +120,12 @@ impl LogFile {
         }
     }
 
+    /// Goes on with a file that was just opened under this one's name.
+    pub(crate) fn adopt(&self, file: &Arc<dyn VfsFile>) {
+        *self.file.write() = OpenFile { file: Some(Arc::clone(file)), unsynced: AtomicBool::new(false) };
+        self.file.admit(&self.residency.files);
+    }
+
     /// Writes `bytes` behind the published length without publishing them. After an error any part of them may have been
     /// written; the caller decides with [`LogFile::cut_back`] whether the file can go on.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), SegmentError> {

@@ -7,6 +7,7 @@
 
 mod cleaned;
 mod error;
+mod follow;
 mod glance;
 mod index_file;
 mod log_file;
@@ -64,6 +65,8 @@ pub struct Segment {
     time_index: TimeIndex,
     txn_index: TxnIndex,
     growth: Mutex<Growth>,
+    /// What was seen of a segment that another process writes.
+    seen: Mutex<follow::Seen>,
 }
 
 /// What appending keeps track of.
@@ -168,6 +171,7 @@ impl Segment {
             base_offset: base,
             options,
             growth: Mutex::new(Growth::default()),
+            seen: Mutex::default(),
             vfs,
         }
     }
@@ -186,6 +190,7 @@ impl Segment {
             base_offset: base,
             options,
             growth: Mutex::new(Growth::default()),
+            seen: Mutex::default(),
             vfs,
         }
     }
@@ -448,38 +453,6 @@ impl Segment {
             end = position.plus(u64::from(header.size()));
         }
         Ok((end, next))
-    }
-
-    /// Makes new bytes visible that another process wrote: walks whole, intact batches behind the published ones and
-    /// returns the offset after the last of them.
-    pub(crate) fn follow(&self, mut next: Offset) -> Result<Offset, SegmentError> {
-        let Some(metadata) = self.vfs.metadata(&self.log.path())? else { return Ok(next) };
-        let known = self.log.size();
-        let end = metadata.size.min(LOG_SIZE_MAX);
-        if end <= known {
-            return Ok(next);
-        }
-        let file = LogFile::new(Arc::clone(&self.vfs), self.log.path(), end, false, true);
-        let mut position = Position::new(known);
-        // A batch that fails its checksum at the tail is one that is being written.
-        while let Ok(Some(batch)) = file.batch_at(position) {
-            position = position.plus(u64::from(batch.header().size()));
-            next = batch.header().last_offset().next();
-            self.log.publish(position.value());
-        }
-        *self.growth.lock() = Growth::default();
-        Ok(next)
-    }
-
-    /// Begins to read a file that another process writes: what is whole and intact now is the segment. Returns the offset after it.
-    pub(crate) fn start_following(&self) -> Result<Offset, SegmentError> {
-        if !self.has_sane_indexes() {
-            self.offset_index.file().truncate(0)?;
-            self.time_index.file().truncate(0)?;
-        }
-        let from = self.offset_index.last()?.map_or(Position::ZERO, |(_, position)| position);
-        self.log.publish(from.value());
-        self.follow(self.base_offset)
     }
 
     /// Whether both indexes are in order and point into the `.log`; `false` where they can't be read.

@@ -1,0 +1,434 @@
+//! A read-only store beside the process that writes: it sees what a reader in that process saw at some moment, a little later, or
+//! says that it must look again; never other records, never fewer.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use stratalog::vfs::{
+    DirEntry, DirLock, Effect, Fault, FaultyVfs, Hook, IoError, MemoryVfs, Metadata, OpenMode, Operation, Vfs, VfsFile,
+};
+use stratalog::{ErrorKind, LogError, LogStore, OffsetSpec, Partition, Record, StoreOptions};
+use support::{Rig, append, append_at, at, config, offset, partition_of, read_all, read_from};
+
+/// A store beside the one of a rig, over a file system of its own.
+struct Beside {
+    vfs: FaultyVfs,
+    store: LogStore,
+    partition: Partition,
+}
+
+impl Beside {
+    fn new(rig: &Rig) -> Self {
+        let vfs = FaultyVfs::new(rig.memory.clone());
+        let store = open_beside(Arc::new(vfs.clone()), rig);
+        let partition = partition_of(&store);
+        Self { vfs, store, partition }
+    }
+}
+
+fn open_beside(vfs: Arc<dyn Vfs>, rig: &Rig) -> LogStore {
+    StoreOptions::new().vfs(vfs).clock(Arc::new(rig.clock.clone())).read_only(true).open("/log").unwrap()
+}
+
+fn append_values(partition: &Partition, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        append(partition, &format!("value {number}"));
+    }
+}
+
+fn earliest(partition: &Partition) -> i64 {
+    partition.find_offset(OffsetSpec::Earliest).unwrap().unwrap().offset.value()
+}
+
+fn latest(partition: &Partition) -> i64 {
+    partition.find_offset(OffsetSpec::Latest).unwrap().unwrap().offset.value()
+}
+
+#[test]
+fn what_is_appended_and_rolled_at_any_moment_of_a_look_is_read() {
+    for rolls in 0..3 {
+        for nth in 1..60 {
+            let rig = Rig::new(&[("index.interval.bytes", "0")]);
+            append(&rig.partition, "first");
+            let beside = Beside::new(&rig);
+            assert_eq!(read_all(&beside.partition).len(), 1);
+            append(&rig.partition, "second");
+            let writer = rig.partition.clone();
+            beside.vfs.hook(Hook::at(Operation::Any).nth(nth), move |_| {
+                append(&writer, "third");
+                for round in 0..rolls {
+                    writer.roll().unwrap();
+                    append(&writer, &format!("after roll {round}"));
+                }
+            });
+            for _ in 0..2 {
+                let read = read_from(&beside.partition, 0, 1 << 20).unwrap();
+                assert!(read_all(&rig.partition).starts_with(&read), "{rolls} rolls at call {nth}: {read:?}");
+            }
+            beside.vfs.clear_hooks();
+            assert_eq!(read_all(&beside.partition), read_all(&rig.partition), "{rolls} rolls at call {nth}");
+        }
+    }
+}
+
+#[test]
+fn what_retention_removed_is_out_of_range_and_earliest_moves() {
+    for reads_before in [false, true] {
+        let rig = Rig::new(&[("file.delete.delay.ms", "0")]);
+        for number in 0..10 {
+            append(&rig.partition, &format!("value {number}"));
+            rig.partition.roll().unwrap();
+        }
+        let beside = Beside::new(&rig);
+        if reads_before {
+            assert_eq!(read_all(&beside.partition).len(), 10);
+        }
+        rig.partition.delete_records_before(offset(4)).unwrap();
+        rig.store.tick(at(0)).unwrap();
+        rig.store.tick(at(0)).unwrap();
+        assert_eq!(earliest(&beside.partition), 4);
+        let below = beside.partition.read(offset(2)).fetch().unwrap_err();
+        assert!(matches!(below, LogError::OffsetOutOfRange { .. }), "{below}");
+        assert_eq!(read_from(&beside.partition, 4, 1 << 20).unwrap(), read_all(&rig.partition));
+        // All of it, and new ones behind.
+        rig.partition.delete_records_before(offset(10)).unwrap();
+        rig.store.tick(at(0)).unwrap();
+        rig.store.tick(at(0)).unwrap();
+        append(&rig.partition, "new");
+        assert_eq!((earliest(&beside.partition), read_all(&beside.partition)), (10, read_all(&rig.partition)));
+    }
+}
+
+#[test]
+fn a_log_start_that_was_raised_inside_a_segment_is_followed_once_it_is_checkpointed() {
+    let rig = Rig::new(&[]);
+    append_values(&rig.partition, 0..10);
+    let beside = Beside::new(&rig);
+    rig.partition.delete_records_before(offset(4)).unwrap();
+    rig.store.checkpoint().unwrap();
+    assert_eq!(earliest(&beside.partition), 4);
+    assert!(matches!(beside.partition.read(offset(3)).fetch(), Err(LogError::OffsetOutOfRange { .. })));
+}
+
+/// Reads everything; `None` when the follower says that it must look again.
+fn try_read_all(partition: &Partition) -> Option<Vec<(i64, String)>> {
+    match read_from(partition, partition.log_start_offset().value(), 200) {
+        Ok(records) => Some(records),
+        Err(error) => {
+            assert!(error.kind() == ErrorKind::Changed, "{error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn compaction_shows_the_old_records_or_the_new_ones_or_says_to_look_again_at_each_of_its_steps() {
+    for reads_before in [false, true] {
+        for nth in 1..80 {
+            let rig = Rig::new(&[("cleanup.policy", "compact"), ("file.delete.delay.ms", "0")]);
+            for number in 0..12 {
+                let (key, value) = (format!("k{}", number % 3), format!("value {number}"));
+                rig.partition.append(&[Record::keyed(&key, &value)]).unwrap();
+                if number % 3 == 2 {
+                    rig.partition.roll().unwrap();
+                }
+            }
+            let beside = Beside::new(&rig);
+            let old = read_all(&rig.partition);
+            if reads_before {
+                assert_eq!(read_all(&beside.partition), old);
+            }
+            let (follower, before) = (beside.partition.clone(), old.clone());
+            let seen = Arc::new(std::sync::Mutex::new(None));
+            let sink = Arc::clone(&seen);
+            rig.vfs.hook(Hook::at(Operation::Mutation).nth(nth), move |_| {
+                *sink.lock().unwrap() = try_read_all(&follower);
+            });
+            rig.partition.compact().unwrap();
+            let new = read_all(&rig.partition);
+            assert!(new.len() < before.len());
+            if let Some(seen) = seen.lock().unwrap().take() {
+                // One after the other, segments may turn from old to new; every latest value is there at any time.
+                assert!(seen.iter().all(|record| old.contains(record)), "step {nth}: {seen:?}");
+                assert!(new.iter().all(|record| seen.contains(record)), "step {nth}: {seen:?}");
+                assert!(seen.is_sorted() && seen.windows(2).all(|pair| pair[0] != pair[1]), "step {nth}: {seen:?}");
+            }
+            rig.store.tick(at(100)).unwrap();
+            rig.store.tick(at(100)).unwrap();
+            assert_eq!(read_all(&beside.partition), read_all(&rig.partition), "step {nth}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_cut_and_went_on_with_other_records_is_read_anew() {
+    type Cut = fn(&Partition);
+    let cuts: [(&str, Cut); 4] = [
+        ("inside the active segment", |partition| partition.truncate_to(offset(10)).unwrap()),
+        ("inside a sealed segment", |partition| partition.truncate_to(offset(5)).unwrap()),
+        ("between two segments", |partition| partition.truncate_to(offset(8)).unwrap()),
+        ("all of it", |partition| partition.truncate_fully_and_start_at(offset(0)).unwrap()),
+    ];
+    let fill = |partition: &Partition, from: i64, value: &str| {
+        for number in from..12 {
+            append(partition, &format!("{value} {number:02}"));
+            if number % 4 == 3 && number < 11 {
+                partition.roll().unwrap();
+            }
+        }
+    };
+    for (what, cut) in cuts {
+        for regrows in [false, true] {
+            let rig = Rig::new(&[("index.interval.bytes", "0"), ("file.delete.delay.ms", "0")]);
+            fill(&rig.partition, 0, "old");
+            let beside = Beside::new(&rig);
+            assert_eq!(read_all(&beside.partition).len(), 12);
+            cut(&rig.partition);
+            let end = rig.partition.log_end_offset();
+            if regrows {
+                fill(&rig.partition, end.value(), "new");
+            }
+            let expected = read_all(&rig.partition);
+            assert_eq!(latest(&beside.partition), rig.partition.log_end_offset().value(), "{what}");
+            assert_eq!(read_all(&beside.partition), expected, "{what}");
+            for (from, count) in (0..).zip(0..expected.len()) {
+                assert_eq!(read_from(&beside.partition, from, 1).unwrap(), expected[count..], "{what} {from}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_deleted_topic_closes_its_followers_also_when_another_has_its_name() {
+    for (was_empty, creates) in [(false, false), (false, true), (true, true), (true, false)] {
+        let rig = Rig::new(&[("file.delete.delay.ms", "0")]);
+        if !was_empty {
+            append(&rig.partition, "old");
+        }
+        let beside = Beside::new(&rig);
+        assert_eq!(read_all(&beside.partition).len(), usize::from(!was_empty));
+        rig.store.delete_topic("t").unwrap();
+        if creates {
+            let partition = rig.store.create_topic("t", 1, config(&[])).unwrap().partition(0).unwrap();
+            append(&partition, "new");
+        }
+        for _ in 0..2 {
+            let read = beside.partition.read(offset(0)).fetch();
+            assert!(matches!(read, Err(LogError::Closed { .. })), "{read:?}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_an_error_and_not_the_end() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "first");
+    let beside = Beside::new(&rig);
+    assert_eq!(read_all(&beside.partition).len(), 1);
+    append(&rig.partition, "second");
+    rig.partition.roll().unwrap();
+    append(&rig.partition, "third");
+    for operation in [Operation::Read, Operation::Open, Operation::Metadata] {
+        let fault = Fault::new(operation, Effect::Error(std::io::ErrorKind::Other));
+        beside.vfs.inject(Fault { times: u64::MAX, ..fault });
+        let error = beside.partition.read(offset(1)).fetch().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{operation:?}");
+        assert_eq!(beside.partition.find_offset(OffsetSpec::Latest).unwrap_err().kind(), ErrorKind::Io);
+        beside.vfs.clear_faults();
+    }
+    assert_eq!(read_all(&beside.partition), read_all(&rig.partition));
+}
+
+#[test]
+fn a_half_written_batch_and_zeros_are_the_end_and_damage_before_other_batches_is_an_error() {
+    let rig = Rig::new(&[]);
+    append_values(&rig.partition, 0..4);
+    let path = rig.partition.path().join("00000000000000000000.log");
+    let file = rig.memory.open(&path, OpenMode::Write).unwrap();
+    let (size, batch) = (file.size().unwrap(), file.size().unwrap() / 4);
+    let put = |position: u64, bytes: &[u8]| file.write_at(bytes, position).unwrap();
+    let mut last = vec![0; usize::try_from(batch).unwrap()];
+    file.read_at(&mut last, size - batch).unwrap();
+    let all = || read_from(&Beside::new(&rig).partition, 0, 1 << 20).map(|records| records.len());
+    // Whatever is there of the last batch, in space that was reserved or not. Its last byte is a zero.
+    for written in 0..batch - 1 {
+        put(size - batch, &vec![0; last.len()]);
+        put(size - batch, &last[..usize::try_from(written).unwrap()]);
+        assert_eq!(all().unwrap(), 3, "{written} bytes");
+        file.set_size(size - batch + written).unwrap();
+        assert_eq!(all().unwrap(), 3, "cut after {written} bytes");
+    }
+    put(size - batch, &last);
+    file.set_size(size + 1000).unwrap();
+    assert_eq!(all().unwrap(), 4);
+    put(2 * batch + 65, &[0xff]);
+    let error = read_from(&Beside::new(&rig).partition, 2, 1 << 20).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn records_below_damage_are_read_by_a_follower_that_met_it_later() {
+    let rig = Rig::new(&[]);
+    append_values(&rig.partition, 0..2);
+    let beside = Beside::new(&rig);
+    assert_eq!(read_all(&beside.partition).len(), 2);
+    let path = rig.partition.path().join("00000000000000000000.log");
+    let position = rig.memory.metadata(&path).unwrap().unwrap().size;
+    append_values(&rig.partition, 2..4);
+    rig.memory.open(&path, OpenMode::Write).unwrap().write_at(&[0xff], position + 65).unwrap();
+    let batches = beside.partition.read(offset(0)).fetch().unwrap();
+    assert_eq!(batches.records().count(), 2);
+    assert_eq!(beside.partition.read(offset(2)).fetch().unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_preallocated_log_is_followed_through_rolls() {
+    let rig = Rig::new(&[("preallocate", "true"), ("segment.bytes", "4096")]);
+    let beside = Beside::new(&rig);
+    for number in 0..200 {
+        append(&rig.partition, &format!("value {number}"));
+        assert_eq!(latest(&beside.partition), number + 1);
+    }
+    assert_eq!(read_all(&beside.partition), read_all(&rig.partition));
+}
+
+#[test]
+fn waiting_ends_when_the_read_only_store_is_closed() {
+    let rig = Rig::new(&[]);
+    let beside = Beside::new(&rig);
+    let waiter = beside.partition.clone();
+    let thread = std::thread::spawn(move || (waiter.wait_for(offset(0), Duration::from_secs(60)), Instant::now()));
+    std::thread::sleep(Duration::from_millis(50));
+    let closed = Instant::now();
+    beside.store.close().unwrap();
+    let (found, ended) = thread.join().unwrap();
+    assert!(!found && ended.saturating_duration_since(closed) < Duration::from_secs(10));
+}
+
+#[test]
+fn a_waiting_follower_sees_the_next_record() {
+    let rig = Rig::new(&[]);
+    let beside = Beside::new(&rig);
+    let waiter = beside.partition.clone();
+    let thread = std::thread::spawn(move || waiter.wait_for(offset(0), Duration::from_secs(60)));
+    append(&rig.partition, "it");
+    assert!(thread.join().unwrap());
+}
+
+/// Counts the bytes that are read.
+#[derive(Debug, Clone)]
+struct CountingVfs {
+    inner: MemoryVfs,
+    read: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct CountingFile {
+    inner: Arc<dyn VfsFile>,
+    read: Arc<AtomicU64>,
+}
+
+impl Vfs for CountingVfs {
+    fn open(&self, path: &std::path::Path, mode: OpenMode) -> Result<Arc<dyn VfsFile>, IoError> {
+        assert_eq!(mode, OpenMode::Read, "a follower changes nothing");
+        Ok(Arc::new(CountingFile { inner: self.inner.open(path, mode)?, read: Arc::clone(&self.read) }))
+    }
+    fn create_dir_all(&self, _: &std::path::Path) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn read_dir(&self, path: &std::path::Path) -> Result<Vec<DirEntry>, IoError> {
+        self.inner.read_dir(path)
+    }
+    fn metadata(&self, path: &std::path::Path) -> Result<Option<Metadata>, IoError> {
+        self.inner.metadata(path)
+    }
+    fn rename(&self, _: &std::path::Path, _: &std::path::Path) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn remove_file(&self, _: &std::path::Path) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn remove_dir(&self, _: &std::path::Path) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn sync_dir(&self, _: &std::path::Path) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn lock_dir(&self, _: &std::path::Path) -> Result<Box<dyn DirLock>, IoError> {
+        unreachable!("a follower takes no lock")
+    }
+    fn boot_id(&self) -> Option<String> {
+        self.inner.boot_id()
+    }
+}
+
+impl VfsFile for CountingFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> Result<usize, IoError> {
+        let read = self.inner.read_at(buffer, position)?;
+        self.read.fetch_add(read as u64, Ordering::SeqCst);
+        Ok(read)
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn size(&self) -> Result<u64, IoError> {
+        self.inner.size()
+    }
+    fn set_size(&self, _: u64) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn allocate(&self, _: u64) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn set_modified(&self, _: stratalog::Timestamp) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn sync_data(&self) -> Result<(), IoError> {
+        unreachable!("a follower changes nothing")
+    }
+    fn map(&self, _: u64) -> Result<bytes::Bytes, IoError> {
+        unreachable!("files of another process are never mapped")
+    }
+}
+
+#[test]
+fn a_fetch_at_the_tail_reads_no_more_of_a_large_log_than_of_a_small_one() {
+    let rig = Rig::new(&[]);
+    let value = "x".repeat(1000);
+    append_at(&rig.partition, &value, 0);
+    let read = Arc::new(AtomicU64::new(0));
+    let store = open_beside(Arc::new(CountingVfs { inner: rig.memory.clone(), read: Arc::clone(&read) }), &rig);
+    let follower = partition_of(&store);
+    let append_many = |count: usize, time: i64| {
+        for _ in 0..count {
+            append_at(&rig.partition, &value, time);
+        }
+    };
+    let mut next = 0;
+    let mut cost_of_tail = || {
+        next = append_at(&rig.partition, &value, next);
+        let before = read.load(Ordering::SeqCst);
+        let batches = follower.read(offset(next)).fetch().unwrap();
+        assert_eq!(batches.records().count(), 1);
+        read.load(Ordering::SeqCst) - before
+    };
+    let mut worst = Vec::new();
+    for size in [10, 100, 3000, 10_000] {
+        append_many(size, 1);
+        cost_of_tail();
+        worst.push((0..20).map(|_| cost_of_tail()).max().unwrap());
+    }
+    assert!(worst.iter().all(|worst| *worst < 30_000), "{worst:?}");
+    // Catching up costs what was written, not more for each batch of it.
+    let before = read.load(Ordering::SeqCst);
+    append_many(1000, 2);
+    assert_eq!(latest(&follower), rig.partition.log_end_offset().value());
+    let caught_up = read.load(Ordering::SeqCst) - before;
+    assert!(caught_up < 3_000_000, "{caught_up}");
+    let found = follower.find_offset(OffsetSpec::Timestamp(at(2))).unwrap().unwrap();
+    assert!(found.timestamp >= Some(at(2)));
+}
