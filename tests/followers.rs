@@ -432,3 +432,64 @@ fn a_fetch_at_the_tail_reads_no_more_of_a_large_log_than_of_a_small_one() {
     let found = follower.find_offset(OffsetSpec::Timestamp(at(2))).unwrap().unwrap();
     assert!(found.timestamp >= Some(at(2)));
 }
+
+#[test]
+fn topics_and_partitions_that_are_created_later_are_seen_and_deleted_ones_are_gone() {
+    let rig = Rig::new(&[("file.delete.delay.ms", "0")]);
+    let beside = Beside::new(&rig);
+    let names = || beside.store.topics().iter().map(|topic| topic.name().to_string()).collect::<Vec<_>>();
+    assert_eq!(names(), ["t"]);
+    assert_eq!(beside.store.topic("later").unwrap_err().kind(), ErrorKind::NotFound);
+    let later = rig.store.create_topic("later", 1, config(&[("retention.ms", "12345")])).unwrap();
+    append(&later.partition(0).unwrap(), "value");
+    let seen = beside.store.topic("later").unwrap();
+    assert_eq!((seen.id(), seen.settings().retention_ms), (later.id(), Some(12345)));
+    assert_eq!(read_all(&seen.partition(0).unwrap()).len(), 1);
+    assert_eq!(names(), ["later", "t"]);
+
+    rig.store.add_partitions("later", 3).unwrap();
+    append(&later.partition(2).unwrap(), "in a new partition");
+    let again = beside.store.topic("later").unwrap();
+    assert_eq!(again.partitions().len(), 3);
+    assert_eq!(read_all(&seen.partition(2).unwrap()).len(), 1, "older handles see them too");
+
+    let follower = seen.partition(0).unwrap();
+    rig.store.delete_topic("later").unwrap();
+    assert_eq!(names(), ["t"]);
+    assert_eq!(beside.store.topic("later").unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(matches!(follower.read(offset(0)).fetch(), Err(LogError::Closed { .. })));
+    let anew = rig.store.create_topic("later", 1, config(&[])).unwrap();
+    assert_eq!(beside.store.topic("later").unwrap().id(), anew.id());
+
+    // Deleted and created anew between two looks.
+    rig.store.delete_topic("later").unwrap();
+    let last = rig.store.create_topic("later", 2, config(&[])).unwrap();
+    let seen = beside.store.topic("later").unwrap();
+    assert_eq!((seen.id(), seen.partitions().len()), (last.id(), 2));
+}
+
+#[test]
+fn asking_a_read_only_store_for_a_topic_that_is_known_lists_nothing() {
+    let rig = Rig::new(&[]);
+    let beside = Beside::new(&rig);
+    for number in 0..50 {
+        rig.store.create_topic(&format!("topic-{number}"), 1, config(&[])).unwrap();
+    }
+    assert_eq!(beside.store.topics().len(), 51);
+    let before = beside.vfs.calls();
+    beside.store.topic("topic-7").unwrap();
+    assert!(beside.vfs.calls() - before < 10);
+}
+
+#[test]
+fn transactions_in_a_topic_that_is_created_later_are_still_open_to_its_follower() {
+    use support::in_transaction;
+    let rig = Rig::new(&[]);
+    let beside = Beside::new(&rig);
+    let later = rig.store.create_topic("later", 1, config(&[])).unwrap().partition(0).unwrap();
+    append(&later, "a");
+    let records = [Record::new("open")];
+    later.append_from(in_transaction(1, 0, 0), &records, stratalog::Durability::Written).unwrap();
+    let follower = beside.store.topic("later").unwrap().partition(0).unwrap();
+    assert_eq!((follower.last_stable_offset(), follower.log_end_offset()), (offset(1), offset(2)));
+}

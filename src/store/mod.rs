@@ -4,6 +4,7 @@
 //!   (one partition).
 //! - `failed.rs`: partitions that could not be opened; `report.rs`: what opening tells.
 //! - Changing topics: `change.rs`, over `topics_file.rs` (the list on disk) and `removal.rs` (folders on their way out).
+//! - `follow.rs`: what another process creates and deletes, for a read-only store.
 //! - `internal_topics.rs` and `producer_ids.rs`: what coordinators of groups and transactions need of a store.
 //! - `checkpoints.rs`: the store-wide files of offsets, and the mark of an orderly stop.
 //!
@@ -23,6 +24,7 @@ mod change;
 mod checkpoints;
 mod error;
 mod failed;
+mod follow;
 #[cfg(feature = "groups")]
 mod internal_topics;
 mod layout;
@@ -194,21 +196,26 @@ impl LogStore {
         Ok(self.handle(shared))
     }
 
-    /// The topic of this name.
+    /// The topic of this name. A read-only store looks for what another process created, also partitions, or deleted.
     ///
     /// # Errors
-    /// [`StoreError::UnknownTopic`], [`StoreError::Closed`].
+    /// [`StoreError::UnknownTopic`], [`StoreError::Closed`]; read-only, [`StoreError::Io`], [`StoreError::Damaged`] and
+    /// [`StoreError::Config`] when looking fails.
     pub fn topic(&self, name: &str) -> Result<Topic, StoreError> {
         self.shared.check_open()?;
+        self.shared.follow_topic(name)?;
         self.shared.find(name).map(|shared| self.handle(shared))
     }
 
-    /// All topics by name, Kafka's internal ones included. None when the store is closed.
+    /// All topics by name, Kafka's internal ones included. None when the store is closed. A read-only store looks for what another
+    /// process created or deleted.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
         if self.shared.check_open().is_err() {
             return Vec::new();
         }
+        // Where the root can't be read, those that are known are returned.
+        self.shared.follow_topics().ok();
         self.shared.topics.read().values().map(|shared| self.handle(Arc::clone(shared))).collect()
     }
 
