@@ -343,8 +343,10 @@ impl World {
                 return;
             }
         }
-        let unopened = marker(TransactionResult::Commit, id, i16::MAX);
-        assert!(partition.end_transaction(&unopened, Durability::Written).is_err());
+        if let Some(known) = self.history.producers.get(&id).filter(|known| known.epoch > 0) {
+            let fenced = marker(TransactionResult::Commit, id, known.epoch - 1);
+            assert!(partition.end_transaction(&fenced, Durability::Written).is_err());
+        }
     }
 
     /// Up to where everything may be compacted now.

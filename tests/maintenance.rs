@@ -187,6 +187,7 @@ fn a_failure_that_was_made_up_for_is_none_when_the_threads_are_stopped() {
     };
     for is_mended in [false, true] {
         store.create_topic(if is_mended { "b" } else { "a" }, 1, TopicConfig::new()).unwrap();
+        append(&store.topic("a").unwrap().partition(0).unwrap(), "something to write a checkpoint for");
         let handle = start();
         vfs.inject(always(Operation::Write, "-offset-checkpoint", io::ErrorKind::StorageFull));
         eventually(|| {
@@ -220,6 +221,7 @@ fn a_thread_that_panicked_shows_in_the_handle() {
     let clock = ManualClock::new(at(0));
     let store = restless(&vfs, &clock);
     store.create_topic("t", 1, TopicConfig::new()).unwrap();
+    append(&partition_of(&store), "something to write a checkpoint for");
     vfs.inject(always(Operation::Write, "-offset-checkpoint", io::ErrorKind::StorageFull));
     let handle = store.spawn_maintenance_with(|_| panic!("a careless callback")).unwrap();
     eventually(|| {

@@ -5,6 +5,9 @@
 //! | `<offset>.log`, `.index`, `.timeindex`, `.txnindex` | a segment; the offset is its base offset, 20 digits |
 //! | `<offset>.snapshot` | the producers before that offset |
 //! | `<offset>.replaced` | the last of the segments that a swap in progress replaces; no content |
+//! | `<offset>.restarted` | where a log that is being emptied begins anew; no content |
+//! | `<offset>.trimmed` | the log start while segments below it lose their names; no content |
+//! | `stratalog-cuts` | what recovery cut off and nobody has read of yet, in a partition folder |
 //! | `leader-epoch-checkpoint`, `partition.metadata` | one of each in a partition folder |
 //! | any of these, then `.deleted`, `.cleaned`, `.swap`, `.tmp` or `.cut` | not live: going, coming or put aside |
 //! | `<topic>-<partition>` | the folder of a partition |
@@ -35,6 +38,9 @@ pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 /// The topic id of a partition, in its folder.
 pub const PARTITION_METADATA: &str = "partition.metadata";
 
+/// What recovery cut off in a partition and nobody has read of yet, in its folder; this crate's own.
+pub const CUT_LIST: &str = "stratalog-cuts";
+
 /// Digits of the offset in a file's name.
 const OFFSET_DIGITS: usize = 20;
 /// Characters that the name of a folder may have at most.
@@ -56,6 +62,11 @@ pub enum FileKind {
     /// `.replaced`: while other segments take its place and that of those before it, this segment's base stands in this name;
     /// this crate's own, and empty.
     Replaced,
+    /// `.restarted`: while a log is being emptied, the offset that it begins anew at stands in this name; this crate's own, and empty.
+    Restarted,
+    /// `.trimmed`: while segments at the log's start are removed, the new log start stands in this name; this crate's own, and
+    /// empty.
+    Trimmed,
     /// `leader-epoch-checkpoint`.
     LeaderEpochs,
     /// `partition.metadata`.
@@ -64,13 +75,15 @@ pub enum FileKind {
 
 impl FileKind {
     /// The kinds whose files are named after an offset, with their extensions.
-    const NUMBERED: [(Self, &'static str); 6] = [
+    const NUMBERED: [(Self, &'static str); 8] = [
         (Self::Log, "log"),
         (Self::OffsetIndex, "index"),
         (Self::TimeIndex, "timeindex"),
         (Self::TxnIndex, "txnindex"),
         (Self::Snapshot, "snapshot"),
         (Self::Replaced, "replaced"),
+        (Self::Restarted, "restarted"),
+        (Self::Trimmed, "trimmed"),
     ];
 }
 
@@ -168,6 +181,18 @@ impl FileName {
     #[must_use]
     pub const fn replaced(last: Offset) -> Self {
         Self::numbered(FileKind::Replaced, last)
+    }
+
+    /// The mark of a log that is being emptied and begins anew at this offset.
+    #[must_use]
+    pub const fn restarted(start: Offset) -> Self {
+        Self::numbered(FileKind::Restarted, start)
+    }
+
+    /// The mark of a log that starts at this offset, whatever stands below it.
+    #[must_use]
+    pub const fn trimmed(log_start: Offset) -> Self {
+        Self::numbered(FileKind::Trimmed, log_start)
     }
 
     /// `leader-epoch-checkpoint`.

@@ -17,7 +17,7 @@ use super::survey::Survey;
 use super::throttle::Throttle;
 use super::walk::{Amount, Stopped};
 use crate::config::TopicSettings;
-use crate::partition::{LogError, Partition};
+use crate::partition::{Generation, Inside, LogError, Partition};
 use crate::segment::{Segment, SegmentError};
 use crate::types::{ErrorKind, Offset, Timestamp};
 
@@ -178,8 +178,9 @@ impl Partition {
             return Err(LogError::NotCompacted { partition: self.id().clone() });
         }
         let now = self.clock().now();
+        let generation = self.generation();
         let extent = extent(self, &settings, now)?;
-        compact(self, &settings, extent, now, options)
+        compact(self, &settings, (generation, extent), now, options)
     }
 }
 
@@ -211,11 +212,11 @@ fn span(segment: &Segment, next: &Segment, settings: &TopicSettings) -> Result<S
 pub(super) fn compact(
     partition: &Partition,
     settings: &TopicSettings,
-    extent: Extent,
+    (generation, extent): (Generation, Extent),
     now: Timestamp,
     options: &CompactionOptions<'_>,
 ) -> Result<CompactionReport, LogError> {
-    let run = Run { partition, settings, extent, now, options };
+    let run = Run { partition, generation, settings, extent, now, options };
     let begun = partition.clock().now();
     let result = run.run();
     match &result {
@@ -239,6 +240,8 @@ const fn is_about_the_bytes(kind: ErrorKind) -> bool {
 /// One compaction of one partition.
 struct Run<'a> {
     partition: &'a Partition,
+    /// The log that the extent was found in.
+    generation: Generation,
     settings: &'a TopicSettings,
     extent: Extent,
     now: Timestamp,
@@ -283,7 +286,7 @@ impl Run<'_> {
         (report.bytes_read, report.bytes_written) = (amount.read, amount.written);
         match outcome {
             Ok(end) => {
-                self.partition.set_compacted_to(end);
+                self.partition.set_compacted_to(self.generation, end);
                 Ok(CompactionReport { end_offset: end, is_complete: true, ..report })
             }
             Err(Early::Cancelled) => Ok(report),
@@ -339,7 +342,7 @@ impl Run<'_> {
             let create = |base| self.partition.create_cleaned(base);
             let replacements = pass.clean(sources, &create, &mut watch).map_err(|stopped| self.stopped(stopped))?;
             let count = replacements.len();
-            if !self.partition.replace(sources, replacements)? {
+            if !self.partition.replace(self.generation, sources, replacements)? {
                 return Err(Early::Cancelled);
             }
             report.segments_before += sources.len();
@@ -388,6 +391,8 @@ impl Run<'_> {
 /// Counts what goes through, slows it down, and asks whether to go on.
 struct Meter<'a> {
     run: &'a Run<'a>,
+    /// Held while work goes on, so that the partition isn't ended in the middle of it; not held while the callback runs.
+    inside: Option<Inside<'a>>,
     throttle: Throttle,
     total: Amount,
     /// Bytes that will be read at most.
@@ -399,7 +404,7 @@ struct Meter<'a> {
 impl<'a> Meter<'a> {
     fn new(run: &'a Run<'a>) -> Self {
         let throttle = Throttle::new(run.options.bytes_per_second, run.partition.clock().now());
-        Self { run, throttle, total: Amount::default(), planned: 0, since_step: STEP_SIZE }
+        Self { run, inside: None, throttle, total: Amount::default(), planned: 0, since_step: STEP_SIZE }
     }
 
     fn plan(&mut self, planned: u64) {
@@ -426,15 +431,16 @@ impl<'a> Meter<'a> {
         }
     }
 
-    fn ask(&self) -> ControlFlow<()> {
-        if self.run.partition.check_cleanable().is_err() {
-            return ControlFlow::Break(());
-        }
-        (self.run.options.progress)(CompactionProgress {
+    fn ask(&mut self) -> ControlFlow<()> {
+        // The callback may close the store, which waits for those inside.
+        self.inside = None;
+        let answer = (self.run.options.progress)(CompactionProgress {
             bytes_read: self.total.read,
             bytes_written: self.total.written,
             bytes_total: self.planned,
-        })
+        });
+        self.inside = self.run.partition.enter_writable().ok();
+        if self.inside.is_none() { ControlFlow::Break(()) } else { answer }
     }
 }
 

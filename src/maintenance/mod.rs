@@ -75,6 +75,9 @@ impl LogStore {
             report.note(MaintenanceWork::Removal, removed.failure.map_or(Ok(()), Err), pace);
         }
         if work.checkpoint {
+            for partition in &partitions {
+                report.note(MaintenanceWork::Checkpoint, partition.persist_state(), pace);
+            }
             report.checkpointed = report.note(MaintenanceWork::Checkpoint, self.checkpoint(), pace).is_some();
         }
         self.counters().maintenance_failures.add(report.failures.len() as u64);
@@ -113,6 +116,8 @@ impl TickReport {
             let flushed = self.note(MaintenanceWork::Flush, partition.flush(), pace);
             self.flushed_partitions += usize::from(flushed.is_some());
         }
+        // What rolls left to be synced.
+        self.note(MaintenanceWork::Flush, partition.sync_sealed(), pace);
         let removed = self.note(MaintenanceWork::Removal, partition.remove_expired_files(now), pace);
         self.removed_files += removed.unwrap_or(0);
         if work.retention {
@@ -122,13 +127,10 @@ impl TickReport {
     }
 
     fn expire(&mut self, partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<(), LogError> {
-        let segments = partition.segment_facts()?;
-        let (start, end) = (partition.log_start_offset(), partition.high_watermark());
-        let count = retention::expired(&segments, settings, start, end, now);
-        if count > 0 {
-            self.expired_bytes += partition.delete_oldest(count)?;
-            self.expired_segments += count;
-        }
+        let expired =
+            partition.delete_expired(|segments, start, end| retention::expired(segments, settings, start, end, now))?;
+        self.expired_bytes += expired.bytes;
+        self.expired_segments += expired.segments;
         Ok(())
     }
 
@@ -174,8 +176,9 @@ fn compact_if_due(
     options: &CompactionOptions<'_>,
 ) -> Result<Option<CompactionReport>, LogError> {
     let Some(_only) = partition.try_lock_cleaning() else { return Ok(None) };
+    let generation = partition.generation();
     let Some(extent) = eligible(partition, now)? else { return Ok(None) };
-    compact::compact(partition, &partition.settings(), extent, now, options).map(Some)
+    compact::compact(partition, &partition.settings(), (generation, extent), now, options).map(Some)
 }
 
 /// What is to be compacted of a partition in the background, if anything is.
@@ -185,9 +188,10 @@ fn eligible(partition: &Partition, now: Timestamp) -> Result<Option<Extent>, Log
     {
         return Ok(None);
     }
+    let generation = partition.generation();
     let extent = compact::extent(partition, &settings, now)?;
     if extent.is_note_wrong {
-        partition.set_compacted_to(extent.first_dirty);
+        partition.set_compacted_to(generation, extent.first_dirty);
     }
     Ok(extent.is_eligible(&settings).then_some(extent))
 }

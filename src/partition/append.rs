@@ -15,7 +15,7 @@ use crate::format::{
     assign_offsets, set_timestamps,
 };
 use crate::segment::{BatchFacts, Segment};
-use crate::types::{LeaderEpoch, Offset, Timestamp, TimestampType};
+use crate::types::{Offset, Timestamp, TimestampType};
 
 /// Builders kept for the next append, so that it needs no new buffer.
 const BUILDERS_KEPT: usize = 8;
@@ -120,17 +120,21 @@ impl Partition {
         self.inner.count_failure(self.inner.append_encoded(batch, durability))
     }
 
-    /// Begins a new segment, unless the active one is empty. The old one is synced by the next flush.
+    /// Begins a new segment, unless the active one is empty. The old one is synced by the next tick or flush.
     ///
     /// # Errors
     /// [`LogError::Segment`] when the new file can't be created; [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
     pub fn roll(&self) -> Result<(), LogError> {
-        let mut writer = self.inner.writer.lock();
-        self.inner.check_writable()?;
-        if self.inner.list().active().size() == 0 {
-            return Ok(());
+        let _inside = self.inner.enter_writable()?;
+        {
+            let mut writer = self.inner.writer.lock();
+            self.inner.check_online()?;
+            if self.inner.list().active().size() == 0 {
+                return Ok(());
+            }
+            self.inner.roll_to(&mut writer, self.log_end_offset())?;
         }
-        self.inner.roll_to(&mut writer, self.log_end_offset()).map(|_| ())
+        self.inner.sync_sealed_if_many()
     }
 }
 
@@ -203,6 +207,7 @@ impl Inner {
         draft: Draft<'_>,
         durability: Durability,
     ) -> Result<Appended, LogError> {
+        let _inside = self.enter_writable()?;
         let mut writer = self.writer.lock();
         self.check_online()?;
         if let Some(known) = self.admit(&draft)? {
@@ -217,7 +222,7 @@ impl Inner {
             limit_key: "the offset range",
         })?;
         let last_offset = Offset::new(end.value() - 1).unwrap_or(base_offset);
-        let epoch = self.note_epoch(base_offset)?;
+        let epoch = self.epochs.note_append(base_offset);
         assign_offsets(draft.bytes, base_offset, epoch)
             .map_err(|source| LogError::InvalidBatch { partition: self.id.clone(), source })?;
         let facts = BatchFacts { last_offset, max_timestamp: draft.max_timestamp };
@@ -228,11 +233,13 @@ impl Inner {
         self.note_data(&draft);
         // The log end first: who sees the batch must find its end inside the log.
         store(&self.log_end, end);
-        let published = active.publish(draft.bytes.len() as u64, facts).map_err(|error| self.wrap(error));
+        active.publish(draft.bytes.len() as u64, facts);
         // Before the next append: it would publish a last stable offset for a transaction whose end didn't make it to the index.
-        published.and_then(|()| self.note_marker(&draft, &active)).inspect_err(|error| self.go_offline(error))?;
+        self.note_marker(&draft, &active).inspect_err(|error| self.go_offline(error))?;
         drop(writer);
         self.waiters.wake();
+        // A newer epoch. What can't be written now is written before the recovery point moves.
+        self.epochs.persist().ok();
         self.counters.appended_batches.add(1);
         self.counters.appended_records.add(u64::from(draft.count));
         self.counters.appended_bytes.add(draft.bytes.len() as u64);
@@ -240,6 +247,7 @@ impl Inner {
         if durability == Durability::Durable || is_due {
             self.make_durable(end)?;
         }
+        self.sync_sealed_if_many()?;
         let (timestamp, durability) = (draft.append_time, self.reached(end));
         Ok(Appended { base_offset, last_offset, timestamp, durability, is_duplicate: false })
     }
@@ -247,14 +255,6 @@ impl Inner {
     /// What has been reached for records below `end`.
     pub(super) fn reached(&self, end: Offset) -> Durability {
         if load(&self.recovery_point) >= end { Durability::Durable } else { Durability::Written }
-    }
-
-    /// The epoch of an append: the last known one, else 0, which then begins here.
-    fn note_epoch(&self, base_offset: Offset) -> Result<LeaderEpoch, LogError> {
-        let mut epochs = self.epochs.lock();
-        let epoch = epochs.table().latest().map_or(LeaderEpoch::ZERO, |(epoch, _)| epoch);
-        epochs.update(|table| table.assign(epoch, base_offset)).map_err(|error| self.wrap(error))?;
-        Ok(epoch)
     }
 
     /// Cuts off what a failed write left. Where that fails too, nobody knows what stands there: the partition goes offline.
@@ -298,15 +298,19 @@ impl Inner {
         self.roll_to(writer, load(&self.log_end))
     }
 
-    /// Seals the active segment and begins one at `base`. Nothing is synced here.
+    /// Seals the active segment and begins one at `base`. Nothing is synced here. The new file comes first, in full or not at all:
+    /// after an error the active segment is what it was.
     pub(super) fn roll_to(&self, writer: &mut Writer, base: Offset) -> Result<std::sync::Arc<Segment>, LogError> {
         let list = self.list();
         let old = std::sync::Arc::clone(list.active());
-        old.seal().map_err(|error| self.wrap(error))?;
-        self.take_snapshot(writer, base)?;
-        let new = Segment::create(std::sync::Arc::clone(&self.vfs), &self.dir, base, self.segment_options());
-        let new = std::sync::Arc::new(new.map_err(|error| self.wrap(error))?);
-        let replaced = if old.size() == 0 && old.base_offset() == base {
+        let replaces = old.size() == 0 && old.base_offset() == base;
+        let new = self.create_segment(base)?;
+        if !replaces {
+            // What of the indexes and the snapshot can't be written now is in memory, or found again in the log.
+            old.seal().ok();
+            self.take_snapshot(writer, base).ok();
+        }
+        let replaced = if replaces {
             super::segments::SegmentList::new(list.sealed().to_vec(), std::sync::Arc::clone(&new))
         } else {
             self.hand_over(old);
@@ -317,6 +321,19 @@ impl Inner {
         writer.jitter_ms = draw_jitter(&self.settings.read());
         self.counters.rolls.add(1);
         Ok(new)
+    }
+
+    /// A new segment. A `.log` that can be neither finished nor removed would be taken for the active segment by the next opening,
+    /// so that the partition is offline then.
+    pub(super) fn create_segment(&self, base: Offset) -> Result<std::sync::Arc<Segment>, LogError> {
+        let created = Segment::create(std::sync::Arc::clone(&self.vfs), &self.dir, base, self.segment_options());
+        created.map(std::sync::Arc::new).map_err(|failed| {
+            let error = self.wrap(failed.error);
+            if failed.is_left_behind {
+                self.go_offline(&error);
+            }
+            error
+        })
     }
 }
 

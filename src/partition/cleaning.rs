@@ -7,7 +7,7 @@ use std::thread::ThreadId;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Inner, LogError, Partition};
+use super::{Generation, Inner, LogError, Partition};
 use crate::clock::Clock;
 use crate::format::AbortedTransaction;
 use crate::metrics::Counters;
@@ -99,9 +99,12 @@ impl Partition {
         Ok(all)
     }
 
-    /// Notes that the log is compacted up to `end`, as far as it has not been cut meanwhile.
-    pub(crate) fn set_compacted_to(&self, end: Offset) {
+    /// Notes that the log is compacted up to `end`, unless it has been cut since that `generation`.
+    pub(crate) fn set_compacted_to(&self, generation: Generation, end: Offset) {
         let _writer = self.inner.writer.lock();
+        if generation != self.generation() {
+            return;
+        }
         let end = end.min(self.inner.list().active().base_offset());
         self.inner.first_dirty.store(end.value(), Ordering::Release);
     }

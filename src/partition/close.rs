@@ -1,4 +1,4 @@
-//! The end of a partition's use, and what is written down now and then in case it doesn't come in order.
+//! The orderly end of a partition's use, and what is written down now and then in case the end doesn't come in order.
 
 use std::sync::Arc;
 
@@ -16,13 +16,22 @@ impl Partition {
         if self.inner.read_only {
             return Ok(());
         }
+        let _inside = self.inner.enter_writable()?;
+        let _structure = self.inner.structure.lock();
+        // What can't be removed now is passed over by the next opening.
+        self.inner.finish_removals().ok();
         self.flush()?;
         let mut writer = self.inner.writer.lock();
+        self.inner.check_online()?;
+        // Appends that came in since the flush end here too.
+        self.inner.make_durable(self.log_end_offset())?;
         self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
         self.inner.sync_snapshots()?;
         let active = Arc::clone(self.inner.list().active());
         active.seal().and_then(|()| active.sync_all()).map_err(|error| self.inner.wrap(error))?;
-        self.inner.vfs.sync_dir(&self.inner.dir).map_err(|error| self.inner.wrap(error))
+        self.inner.vfs.sync_dir(&self.inner.dir).map_err(|error| self.inner.wrap(error))?;
+        self.inner.set_closed();
+        Ok(())
     }
 
     /// Lets those who hold segments go on reading them when the folder gets another name. A segment that can't be opened now, for
@@ -34,11 +43,13 @@ impl Partition {
         held.for_each(|segment| drop(segment.detach()));
     }
 
-    /// Writes the index entries and producers that are only in memory, so that another process, or this one after a kill, finds
-    /// them.
+    /// Writes the epochs, index entries and producers that are only in memory, so that another process, or this one after a kill,
+    /// finds them. A partition that is offline or closed has nothing to write.
     pub(crate) fn persist_state(&self) -> Result<(), LogError> {
+        let Ok(_inside) = self.inner.enter_writable() else { return Ok(()) };
+        self.inner.epochs.persist().map_err(|error| self.inner.wrap(error))?;
         let mut writer = self.inner.writer.lock();
-        self.inner.check_writable()?;
+        self.inner.check_online()?;
         let is_new = self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
         let active = Arc::clone(self.inner.list().active());
         drop(writer);

@@ -4,6 +4,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
 
 use crate::format::LeaderEpochCheckpoint;
 use crate::format::file_name::FileName;
@@ -35,6 +38,15 @@ impl EpochTable {
         true
     }
 
+    /// Notes the epoch of a batch in the log; one that is not newer than the latest says nothing.
+    pub(super) fn note(&mut self, epoch: Option<LeaderEpoch>, offset: Offset) {
+        if let Some(epoch) = epoch
+            && self.latest().is_none_or(|(latest, _)| epoch > latest)
+        {
+            self.assign(epoch, offset);
+        }
+    }
+
     /// The epoch that `offset` belongs to.
     pub(super) fn epoch_for(&self, offset: Offset) -> Option<LeaderEpoch> {
         let after = self.0.partition_point(|(_, start)| *start <= offset);
@@ -64,33 +76,66 @@ impl EpochTable {
     }
 }
 
-/// An [`EpochTable`] and its file.
+/// An [`EpochTable`] and its file. The file may lag behind; it is written before the recovery point moves, so that what it lacks
+/// is found in batches that recovery looks at.
 #[derive(Debug)]
 pub(super) struct EpochCache {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
-    table: EpochTable,
-    read_only: bool,
+    table: RwLock<EpochTable>,
+    is_behind: AtomicBool,
+    /// Held while the file is written.
+    writing: Mutex<()>,
 }
 
 impl EpochCache {
-    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, table: EpochTable, read_only: bool) -> Self {
-        Self { vfs, dir, table, read_only }
+    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, table: EpochTable) -> Self {
+        let (table, is_behind) = (RwLock::new(table), AtomicBool::new(false));
+        Self { vfs, dir, table, is_behind, writing: Mutex::new(()) }
     }
 
-    pub(super) const fn table(&self) -> &EpochTable {
-        &self.table
+    /// The epoch of the next append: the last known one, else 0.
+    pub(super) fn current(&self) -> LeaderEpoch {
+        self.table.read().latest().map_or(LeaderEpoch::ZERO, |(epoch, _)| epoch)
     }
 
-    /// Applies `change` and, where it changed anything, replaces the file durably.
-    pub(super) fn update(&mut self, change: impl FnOnce(&mut EpochTable) -> bool) -> Result<(), IoError> {
-        if !change(&mut self.table) || self.read_only {
+    /// The epoch that `offset` belongs to.
+    pub(super) fn epoch_for(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.table.read().epoch_for(offset)
+    }
+
+    /// Notes that the current epoch has a batch at `offset`; returns the epoch.
+    pub(super) fn note_append(&self, offset: Offset) -> LeaderEpoch {
+        if let Some((epoch, start)) = self.table.read().latest()
+            && start <= offset
+        {
+            return epoch;
+        }
+        let epoch = self.current();
+        self.update(|table| table.assign(epoch, offset));
+        epoch
+    }
+
+    /// Applies `change`, which says whether it changed anything. [`EpochCache::persist`] writes it.
+    pub(super) fn update(&self, change: impl FnOnce(&mut EpochTable) -> bool) {
+        if change(&mut self.table.write()) {
+            self.is_behind.store(true, Ordering::Release);
+        }
+    }
+
+    /// Replaces the file durably where it lags behind. After an error it still does, and the next call tries again.
+    pub(super) fn persist(&self) -> Result<(), IoError> {
+        if !self.is_behind.load(Ordering::Acquire) {
             return Ok(());
         }
-        let bytes = LeaderEpochCheckpoint { entries: self.table.0.clone() }.encode();
+        let _writing = self.writing.lock();
+        if !self.is_behind.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let bytes = LeaderEpochCheckpoint { entries: self.table.read().0.clone() }.encode();
         let path = self.dir.join(FileName::leader_epochs().to_string());
-        replace_whole(&*self.vfs, &path, &bytes)?;
-        self.vfs.sync_dir(&self.dir)
+        let written = replace_whole(&*self.vfs, &path, &bytes).and_then(|()| self.vfs.sync_dir(&self.dir));
+        written.inspect_err(|_| self.is_behind.store(true, Ordering::Release))
     }
 }
 

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::epochs::{EpochCache, EpochTable};
+use super::epochs::EpochTable;
 use super::recover::log_bases;
 use super::replay::replay;
 use super::segments::SegmentList;
@@ -324,7 +324,10 @@ impl Inner {
         // A damaged file is no more than a hint that is missing.
         if let Some(checkpoint) = bytes.and_then(|bytes| LeaderEpochCheckpoint::parse(&bytes).ok()) {
             let table = EpochTable::new(checkpoint.entries);
-            *self.epochs.lock() = EpochCache::new(Arc::clone(&self.vfs), self.dir.clone(), table, true);
+            self.epochs.update(|known| {
+                *known = table;
+                false
+            });
         }
         Ok(())
     }

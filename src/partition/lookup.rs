@@ -69,7 +69,7 @@ impl Partition {
         Ok(found.map(|(offset, timestamp)| FoundOffset {
             offset,
             timestamp,
-            leader_epoch: self.inner.epochs.lock().table().epoch_for(offset),
+            leader_epoch: self.inner.epochs.epoch_for(offset),
         }))
     }
 

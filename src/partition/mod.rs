@@ -9,18 +9,30 @@
 //! # Threads
 //!
 //! All methods take `&self`. Appends and everything that changes the segment list take the append lock; reads take none
-//! that is held over I/O. A writer makes a batch visible in this order: bytes in the file, log end offset, published size; so
+//! that is held over I/O. Locks are taken in this order:
+//!
+//! 1. `gate`, shared: held by every call that writes, from its first look at the status to its end. Whatever ends the
+//!    partition waits for it.
+//! 2. `cleaning`: one compaction at a time.
+//! 3. `structure`: held by whatever takes segments out of the log or replaces them, over all of its I/O.
+//! 4. `writer`, the append lock: held over the write of one batch, over a cut, and for a moment to publish another list.
+//! 5. The locks of `commits`, `removals`, `epochs` and the other fields, each for itself.
+//!
+//!  A writer makes a batch visible in this order: bytes in the file, log end offset, published size; so
 //! whoever sees a batch also sees a log end offset above it.
 
 mod append;
 mod cleaning;
 mod close;
 mod cuts;
+mod delete;
 mod epochs;
 mod error;
 mod follow;
+mod inside;
 mod lookup;
 mod max_timestamp;
+mod notes;
 mod producers;
 mod read;
 mod recover;
@@ -39,7 +51,7 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -51,19 +63,23 @@ pub use producers::ProducerError;
 pub use read::{Batches, Isolation, Read};
 pub use recover::{Cut, PartitionRecovery, VerifiedPoint};
 
+pub(crate) use inside::Inside;
+pub(crate) use notes::{NoteLine, Notes, Unbroken};
 pub(crate) use recover::OpenParams;
 
 use crate::clock::{Clock, Moment};
 use crate::config::TopicSettings;
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
-use crate::segment::{Residency, Segment, SegmentError, SegmentOptions};
-use crate::types::{Offset, Position, Timestamp};
+use crate::segment::{Residency, Segment, SegmentOptions};
+use crate::types::{Offset, Timestamp};
 use crate::vfs::Vfs;
 use append::BuilderPool;
 use cleaning::CleaningLock;
 use cuts::CutGauge;
+use delete::Removals;
 use epochs::EpochCache;
+use notes::Ceiling;
 use producers::ProducerTable;
 use segments::SegmentList;
 use sync::GroupCommit;
@@ -106,12 +122,24 @@ struct Inner {
     producers: Mutex<ProducerTable>,
     /// `producer.id.expiration.ms`.
     producer_expiration_ms: u64,
-    epochs: Mutex<EpochCache>,
+    epochs: EpochCache,
+    /// Held, shared, by every call that writes.
+    gate: RwLock<()>,
+    /// Held by whatever takes segments out of the log or replaces them.
+    structure: Mutex<()>,
     writer: Mutex<Writer>,
     commits: GroupCommit,
     waiters: Waiters,
     builders: BuilderPool,
+    removals: Mutex<Removals>,
     trash: Mutex<Vec<Trash>>,
+    notes: Arc<dyn Notes>,
+    /// Set while the log is being cut.
+    ceiling: Mutex<Option<Ceiling>>,
+    /// From here on the log was appended to without a gap.
+    unbroken_from: AtomicI64,
+    /// Counts the cuts and reopenings: what was read of the log before one says nothing about it afterwards.
+    generation: AtomicU64,
     /// Held while the partition is compacted.
     cleaning: CleaningLock,
     /// The damage that made compaction give up.
@@ -126,6 +154,10 @@ enum Status {
     Offline(String),
     Closed,
 }
+
+/// Tells a log from what a cut or a reopening made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
 
 /// The log at one moment, for a reader.
 #[derive(Debug)]
@@ -240,28 +272,19 @@ impl Partition {
         *self.inner.settings.write() = settings;
     }
 
-    /// Ends the use of this partition by every clone; nothing is flushed.
-    pub(crate) fn invalidate(&self) {
-        *self.inner.status.write() = Status::Closed;
-        self.inner.waiters.wake();
-    }
-
-    /// Up to where the active segment was written by this process; `None` when a failure made that uncertain.
-    pub(crate) fn verified_point(&self) -> Option<VerifiedPoint> {
-        let list = self.inner.list();
-        let point =
-            VerifiedPoint { base_offset: list.active().base_offset(), position: Position::new(list.active().size()) };
-        self.inner.check_online().is_ok().then_some(point)
-    }
-
     /// Up to where the log has been compacted; `None` when it never was.
     pub(crate) fn first_dirty_offset(&self) -> Option<Offset> {
         Offset::new(self.inner.first_dirty.load(Ordering::Acquire))
     }
 
     /// The base offset of the oldest segment.
-    pub(crate) fn first_base_offset(&self) -> Offset {
+    fn first_base_offset(&self) -> Offset {
         self.inner.list().first().base_offset()
+    }
+
+    /// What is to be noted of this partition.
+    pub(crate) fn note_line(&self) -> NoteLine {
+        self.inner.note_line()
     }
 
     /// Milliseconds since the last flush, or since the partition was opened; 0 when all is durable. A wall clock that was set
@@ -271,21 +294,6 @@ impl Partition {
             return 0;
         }
         self.inner.writer.lock().last_flush.millis_until(now, &*self.inner.clock)
-    }
-
-    /// What retention decides on, oldest segment first.
-    pub(crate) fn segment_facts(&self) -> Result<Vec<SegmentFacts>, LogError> {
-        let list = self.inner.list();
-        let end = self.log_end_offset();
-        let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain(std::iter::once(end));
-        let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
-            let largest_timestamp = match segment.largest_timestamp()? {
-                Some(timestamp) => Some(timestamp),
-                None => segment.modified()?,
-            };
-            Ok(SegmentFacts { size: segment.size(), largest_timestamp, end_offset })
-        });
-        facts.collect::<Result<_, SegmentError>>().map_err(|error| self.inner.wrap(error))
     }
 }
 
@@ -321,30 +329,6 @@ impl Inner {
 
     fn segment_options(&self) -> SegmentOptions {
         recover::segment_options(&self.settings.read(), self.read_only, &self.residency)
-    }
-
-    /// Refuses to go on when the partition is offline or closed.
-    fn check_online(&self) -> Result<(), LogError> {
-        match &*self.status.read() {
-            Status::Online => Ok(()),
-            Status::Offline(reason) => Err(LogError::Offline { partition: self.id.clone(), reason: reason.clone() }),
-            Status::Closed => Err(LogError::Closed { partition: self.id.clone() }),
-        }
-    }
-
-    fn check_writable(&self) -> Result<(), LogError> {
-        if self.read_only {
-            return Err(LogError::ReadOnly { partition: self.id.clone() });
-        }
-        self.check_online()
-    }
-
-    /// Refuses every further change until the partition is reopened.
-    fn go_offline(&self, reason: &LogError) {
-        let mut status = self.status.write();
-        if matches!(*status, Status::Online) {
-            *status = Status::Offline(reason.to_string());
-        }
     }
 
     fn wrap(&self, error: impl Into<crate::segment::SegmentError>) -> LogError {

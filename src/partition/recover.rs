@@ -2,36 +2,42 @@
 //! (reference section 10). `recover/` has the first two; here is their order, and what a partition is made of.
 //!
 //! Opening never fails for damaged batches. Where the log must be cut, what is cut stays in the folder under a name that
-//! ends in `.cut`, and the report says file, position and offsets.
+//! ends in `.cut`, and the report says file, position and offsets; the report of an opening that is cut short itself stands in the
+//! next one.
 
+mod cuts;
 mod leftovers;
+mod split;
 mod verify;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::append::BuilderPool;
 use super::cleaning::CleaningLock;
 use super::cuts::CutGauge;
+use super::delete::Removals;
 use super::epochs::{EpochCache, EpochTable};
+use super::notes::{Notes, Unbroken};
 use super::producers::ProducerTable;
 use super::roll::draw_jitter;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
+use super::sync::Rewrite;
 use super::wait::Waiters;
-use super::{Inner, LogError, Partition, Status, Writer};
+use super::{Inner, LogError, Partition, Status, Writer, load};
 use crate::clock::{Clock, Moment};
 use crate::config::TopicSettings;
 use crate::format::LeaderEpochCheckpoint;
 use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suffix};
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
-use crate::segment::{Residency, Scan, Segment, SegmentError, SegmentOptions, file_path};
+use crate::segment::{ClosingEntry, Gaps, Residency, Segment, SegmentError, SegmentOptions, file_path};
 use crate::types::{Offset, Position};
 use crate::vfs::{IoError, Vfs, read_whole};
 
@@ -59,6 +65,9 @@ pub(crate) struct OpenParams {
     pub first_dirty_offset: Option<Offset>,
     /// `producer.id.expiration.ms`.
     pub producer_expiration_ms: u64,
+    /// Where the log was noted to have no gap, if it was.
+    pub unbroken: Option<Unbroken>,
+    pub notes: Arc<dyn Notes>,
 }
 
 /// Up to where a partition's active segment is known to be intact.
@@ -70,6 +79,12 @@ pub struct VerifiedPoint {
     pub position: Position,
 }
 
+impl VerifiedPoint {
+    pub(super) fn of(active: &Segment) -> Self {
+        Self { base_offset: active.base_offset(), position: Position::new(active.size()) }
+    }
+}
+
 /// What opening a partition did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -78,8 +93,12 @@ pub struct PartitionRecovery {
     pub id: TopicPartition,
     /// How many segments were verified batch by batch.
     pub recovered_segments: usize,
-    /// What was cut off, in the order of offsets.
+    /// What was cut off, by this opening or by an earlier one that nobody read the report of.
     pub cuts: Vec<Cut>,
+    /// Files beside the log that were damaged and were made anew from the batches.
+    pub rebuilt: Vec<PathBuf>,
+    /// What could not be done, though the partition is open: on a full disk, for example. Later work tries again.
+    pub warnings: Vec<String>,
     /// The log end offset after opening.
     pub log_end_offset: Offset,
 }
@@ -110,8 +129,16 @@ struct Opened {
     log_start: Offset,
     log_end: Offset,
     report: PartitionRecovery,
-    /// Whether segments were verified, so that the recovery point is the checkpoint's.
-    verified: bool,
+    /// The base offset of the first segment that was verified, so that the recovery point is the checkpoint's.
+    verified_from: Option<Offset>,
+    /// Segments whose indexes were made anew and are in memory only.
+    reindexed: BTreeSet<Offset>,
+    /// Which gaps are the log's own.
+    gaps: Gaps,
+    /// Marks of the log start that the notes may not know of yet.
+    trim_marks: Vec<PathBuf>,
+    /// Why the partition can be read only.
+    obstacle: Option<LogError>,
 }
 
 impl Partition {
@@ -120,13 +147,16 @@ impl Partition {
         let opened = Opening::new(&params).run()?;
         let now = params.clock.now();
         let report = opened.report.clone();
-        let recovery_point = if opened.verified {
-            params.recovery_point.unwrap_or(Offset::ZERO).min(opened.log_end)
-        } else {
-            opened.log_end
+        let noted = params.recovery_point.unwrap_or(Offset::ZERO).min(opened.log_end);
+        let recovery_point = if opened.verified_from.is_some() { noted } else { opened.log_end };
+        let unbroken_from = match opened.gaps {
+            Gaps::Anywhere => opened.log_end,
+            Gaps::Below(limit) => limit.min(opened.log_end),
         };
-        let epochs =
-            EpochCache::new(Arc::clone(&params.vfs), params.dir.clone(), opened.epochs.clone(), params.read_only);
+        // What was compacted and cut off must not count as compacted when it is written anew.
+        let compacted_to = params.first_dirty_offset.filter(|end| *end <= opened.log_end);
+        let compacted_to = compacted_to.map(|end| end.min(opened.list.active().base_offset()));
+        let epochs = EpochCache::new(Arc::clone(&params.vfs), params.dir.clone(), opened.epochs.clone());
         let inner = Inner {
             writer: Mutex::new(Writer {
                 segment_created: now,
@@ -149,14 +179,21 @@ impl Partition {
             log_start: AtomicI64::new(opened.log_start.value()),
             recovery_point: AtomicI64::new(recovery_point.value()),
             first_unstable: AtomicI64::new(Offset::MAX.value()),
-            first_dirty: AtomicI64::new(Offset::to_wire(params.first_dirty_offset)),
+            first_dirty: AtomicI64::new(Offset::to_wire(compacted_to)),
             producers: Mutex::new(ProducerTable::default()),
             producer_expiration_ms: params.producer_expiration_ms,
-            epochs: Mutex::new(epochs),
+            epochs,
+            gate: RwLock::new(()),
+            structure: Mutex::new(()),
             commits: GroupCommit::default(),
             waiters: Waiters::default(),
             builders: BuilderPool::default(),
+            removals: Mutex::new(Removals { marks: opened.trim_marks.clone(), ..Removals::default() }),
             trash: Mutex::new(Vec::new()),
+            notes: params.notes,
+            ceiling: Mutex::new(None),
+            unbroken_from: AtomicI64::new(unbroken_from.value()),
+            generation: AtomicU64::new(0),
             cleaning: CleaningLock::default(),
             uncleanable: Mutex::new(None),
             cut_files: CutGauge::default(),
@@ -177,11 +214,24 @@ impl Partition {
     /// # Errors
     /// [`LogError::Segment`] when the disk still fails, and then the partition stays offline; [`LogError::Closed`], [`LogError::ReadOnly`].
     pub fn reopen(&self) -> Result<PartitionRecovery, LogError> {
-        let mut writer = self.inner.writer.lock();
-        match self.inner.check_writable() {
-            Ok(()) | Err(LogError::Offline { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        let inner = &self.inner;
+        let _inside = inner.enter_to_reopen()?;
+        let _structure = inner.structure.lock();
+        let report = {
+            let mut writer = inner.writer.lock();
+            inner.check_reopenable()?;
+            let report = inner.between_syncs(|| self.reopen_files(&mut writer))?;
+            *inner.status.write() = Status::Online;
+            writer.last_flush = Moment::of(&*inner.clock);
+            report
+        };
+        inner.make_durable(report.log_end_offset)?;
+        inner.lift_ceiling();
+        inner.renew_notes()?;
+        Ok(report)
+    }
+
+    fn reopen_files(&self, writer: &mut Writer) -> Result<PartitionRecovery, LogError> {
         let inner = &self.inner;
         let params = OpenParams {
             vfs: Arc::clone(&inner.vfs),
@@ -198,48 +248,89 @@ impl Partition {
             residency: Arc::clone(&inner.residency),
             first_dirty_offset: self.first_dirty_offset(),
             producer_expiration_ms: inner.producer_expiration_ms,
+            unbroken: inner.note_line().unbroken,
+            notes: Arc::clone(&inner.notes),
         };
         for segment in inner.list().iter() {
             // Their transaction indexes are about to be written anew.
             segment.detach().map_err(|error| inner.wrap(error))?;
         }
+        inner.generation.fetch_add(1, Ordering::AcqRel);
+        inner.removals.lock().waiting.clear();
         let mut opened = Opening::new(&params).reopening().run()?;
+        if let Some(obstacle) = opened.obstacle.take() {
+            return Err(obstacle);
+        }
+        inner.lower_recovery_point(opened.log_end);
+        inner.lower_first_dirty(opened.list.active().base_offset());
         opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
         inner.show(opened.list.clone(), opened.log_start, opened.log_end, opened.producers.first_unstable());
         inner.clear_uncleanable();
-        let (end, report) = (opened.log_end, opened.report.clone());
-        inner.adopt(&mut writer, opened)?;
-        *inner.status.write() = Status::Online;
-        writer.last_flush = Moment::of(&*inner.clock);
-        self.count_cut_files();
-        inner.make_durable(end)?;
+        let report = opened.report.clone();
+        inner.adopt(writer, opened)?;
+        // All that an opening would have written again was just written to new files.
+        inner.hand_over_rewrites(Vec::new());
         Ok(report)
     }
 }
 
 impl Inner {
-    /// What follows from a log that was just opened: its producers, which segments the next flush must sync, the epochs' ends.
+    fn check_reopenable(&self) -> Result<(), LogError> {
+        match self.check_writable() {
+            Ok(()) | Err(LogError::Offline { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What follows from a log that was just opened: its producers, what the next syncs must write, the epochs' ends.
     fn adopt(&self, writer: &mut Writer, opened: Opened) -> Result<(), LogError> {
+        let (start, end) = (opened.log_start, opened.log_end);
         self.adopt_producers(writer, opened.producers);
         if self.read_only {
             return Ok(());
         }
-        if opened.verified {
-            opened.list.sealed().iter().for_each(|segment| self.hand_over(Arc::clone(segment)));
+        self.hand_over_unsynced(&opened.list, opened.verified_from, &opened.reindexed)?;
+        let is_new = opened.verified_from.is_some() || !opened.report.rebuilt.is_empty();
+        self.epochs.update(|table| {
+            *table = opened.epochs;
+            table.truncate_from_end(end) | table.truncate_from_start(start) | is_new
+        });
+        if let Some(obstacle) = opened.obstacle {
+            self.go_offline(&obstacle);
         }
-        let mut epochs = EpochCache::new(Arc::clone(&self.vfs), self.dir.clone(), opened.epochs.clone(), false);
-        let (start, end) = (opened.log_start, opened.log_end);
-        epochs
-            .update(|table| table.truncate_from_end(end) | table.truncate_from_start(start) | opened.verified)
-            .map_err(|error| self.wrap(error))?;
-        *self.epochs.lock() = epochs;
+        Ok(())
+    }
+
+    /// After an unclean stop nothing above the recovery point counts as synced: it is written again and synced by the next sync.
+    fn hand_over_unsynced(
+        &self,
+        list: &SegmentList,
+        verified_from: Option<Offset>,
+        reindexed: &BTreeSet<Offset>,
+    ) -> Result<(), LogError> {
+        let point = load(&self.recovery_point);
+        let is_unsynced = |segment: &Arc<Segment>| verified_from.is_some_and(|from| segment.base_offset() >= from);
+        for segment in list.sealed() {
+            if is_unsynced(segment) || reindexed.contains(&segment.base_offset()) {
+                self.hand_over(Arc::clone(segment));
+            }
+        }
+        let mut rewrites = Vec::new();
+        for segment in list.iter().filter(|segment| is_unsynced(segment)) {
+            let to = Position::new(segment.size());
+            let from = segment.find(point).map_err(|error| self.wrap(error))?.map_or(to, |(position, _)| position);
+            if from < to {
+                rewrites.push(Rewrite { segment: Arc::clone(segment), from, to });
+            }
+        }
+        self.hand_over_rewrites(rewrites);
         Ok(())
     }
 
     fn rewrite_above(&self, list: &SegmentList, recovery_point: Offset) -> Result<SegmentList, LogError> {
         let rewrite = |segment: &Arc<Segment>| {
             let size = Position::new(segment.size());
-            segment.rewrite(size).map(Arc::new).map_err(|error| self.wrap(error))
+            segment.rewrite(size, Offset::MAX).map(Arc::new).map_err(|error| self.wrap(error))
         };
         let first = list.from(recovery_point).next().map_or(Offset::ZERO, |segment| segment.base_offset());
         let mut all = Vec::new();
@@ -248,14 +339,6 @@ impl Inner {
         }
         let active = all.pop().unwrap_or_else(|| Arc::clone(list.active()));
         Ok(SegmentList::new(all, active))
-    }
-
-    /// Refuses to read a partition that was closed; one that is offline can still be read.
-    pub(super) fn check_open(&self) -> Result<(), LogError> {
-        match &*self.status.read() {
-            Status::Closed => Err(LogError::Closed { partition: self.id.clone() }),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -283,11 +366,18 @@ struct Opening<'a> {
     params: &'a OpenParams,
     epochs: EpochTable,
     report: PartitionRecovery,
+    /// Whether the partition is in use: files that readers hold must stay as they are.
     reopening: bool,
     /// The first segment whose transaction index is to be written anew, or completed.
     reindex_from: Option<Offset>,
     /// Segments that were verified and hold no batch of a producer with an id.
     plain: BTreeSet<Offset>,
+    /// Where a log that was being emptied begins anew.
+    restarted_at: Option<Offset>,
+    /// The log start, as noted or as a mark in the folder says.
+    noted_start: Option<Offset>,
+    trim_marks: Vec<PathBuf>,
+    obstacle: Option<LogError>,
 }
 
 impl<'a> Opening<'a> {
@@ -296,35 +386,45 @@ impl<'a> Opening<'a> {
             id: params.id.clone(),
             recovered_segments: 0,
             cuts: Vec::new(),
+            rebuilt: Vec::new(),
+            warnings: Vec::new(),
             log_end_offset: Offset::ZERO,
         };
-        let (epochs, plain) = (EpochTable::default(), BTreeSet::new());
-        Self { params, epochs, report, reopening: false, reindex_from: None, plain }
+        Self {
+            params,
+            epochs: EpochTable::default(),
+            report,
+            reopening: false,
+            reindex_from: None,
+            plain: BTreeSet::new(),
+            restarted_at: None,
+            noted_start: params.log_start_offset,
+            trim_marks: Vec::new(),
+            obstacle: None,
+        }
     }
 
-    /// Files that readers hold must stay: `.deleted` ones wait for their time.
     fn reopening(mut self) -> Self {
         self.reopening = true;
         self
     }
 
     fn run(mut self) -> Result<Opened, LogError> {
-        self.epochs = self.read_epochs()?;
-        let mut names = self.names()?;
-        if !self.params.read_only && self.finish_swaps(&names)? {
-            names = self.names()?;
-        }
+        let epochs = self.read_epochs()?;
+        self.epochs = epochs.clone().unwrap_or_default();
+        let names = self.settle_files()?;
         let bases = log_bases(names.iter().map(String::as_str));
-        if !self.params.read_only {
-            self.remove_orphans(&names, &bases)?;
-        }
-        let (mut segments, rebuilt) = self.open_segments(&bases, &names)?;
+        let mut segments = self.open_segments(&bases)?;
         self.drop_damaged_txn_indexes(&segments, &names)?;
-        // Rebuilt indexes are in memory only: like verified segments, they are handed over to the next flush.
-        let verified = self.recover_segments(&mut segments)? | rebuilt;
+        let mut unindexed = self.unindexed(&segments, &names);
+        let verified_from = self.recover_segments(&mut segments, &mut unindexed)?;
+        // An index that is made anew decides nothing about the log: that has been decided.
+        let reindexed = self.rebuild_indexes(&segments, &unindexed)?;
+        if epochs.is_none() {
+            self.rebuild_epochs(&segments)?;
+        }
         let mut log_end = self.log_end(&segments)?;
-        let first = segments.first().map(|segment| segment.base_offset());
-        let mut log_start = self.params.log_start_offset.max(first).unwrap_or(Offset::ZERO);
+        let mut log_start = self.log_start(&segments);
         if !segments.is_empty() && log_end < log_start {
             self.set_aside(&segments, log_start, "the log ends before the log start offset")?;
             segments.clear();
@@ -340,7 +440,46 @@ impl<'a> Opening<'a> {
         self.report.log_end_offset = log_end;
         let list = SegmentList::new(segments, active);
         let producers = self.rebuild_producers(&list, log_end, &names)?;
-        Ok(Opened { list, epochs: self.epochs, producers, log_start, log_end, report: self.report, verified })
+        let gaps = self.gaps();
+        let (epochs, report, obstacle) = (self.epochs, self.report, self.obstacle);
+        let trim_marks = self.trim_marks;
+        Ok(Opened {
+            list,
+            epochs,
+            producers,
+            log_start,
+            log_end,
+            report,
+            verified_from,
+            reindexed,
+            gaps,
+            trim_marks,
+            obstacle,
+        })
+    }
+
+    /// Ends what a crash interrupted and removes what belongs to no segment; returns the names that are left.
+    fn settle_files(&mut self) -> Result<Vec<String>, LogError> {
+        let mut names = self.names()?;
+        if self.params.read_only {
+            return Ok(names);
+        }
+        self.report.cuts = self.unread_cuts(&names)?;
+        if self.finish_restart(&names)? || self.finish_swaps(&names)? {
+            names = self.names()?;
+        }
+        self.read_trim_marks(&names);
+        let bases = log_bases(names.iter().map(String::as_str));
+        self.remove_orphans(&names, &bases)?;
+        Ok(names)
+    }
+
+    /// Where the log starts: at what is noted, or where its first segment begins if that is later.
+    fn log_start(&self, segments: &[Arc<Segment>]) -> Offset {
+        let first = segments.first().map(|segment| segment.base_offset());
+        // Where nothing is left of a log that is known to have begun somewhere, it begins there again.
+        let noted = self.noted_start.max(self.params.unbroken.map(|unbroken| unbroken.log_start));
+        first.max(self.noted_start).or(noted).max(self.restarted_at).unwrap_or(Offset::ZERO)
     }
 
     fn rebuild_producers(&self, list: &SegmentList, log_end: Offset, names: &[String]) -> Result<Rebuilt, LogError> {
@@ -410,39 +549,71 @@ impl<'a> Opening<'a> {
         self.io(self.params.vfs.sync_dir(&self.params.dir))
     }
 
-    fn read_epochs(&self) -> Result<EpochTable, LogError> {
+    /// The table in the file; `None` when that is damaged, which the report says.
+    fn read_epochs(&mut self) -> Result<Option<EpochTable>, LogError> {
         let path = self.params.dir.join(LEADER_EPOCH_CHECKPOINT);
-        let Some(bytes) = self.io(read_whole(&*self.params.vfs, &path))? else { return Ok(EpochTable::default()) };
-        match LeaderEpochCheckpoint::parse(&bytes) {
-            Ok(checkpoint) => Ok(EpochTable::new(checkpoint.entries)),
-            Err(source) => Err(LogError::Checkpoint { partition: self.params.id.clone(), file: path, source }),
+        let Some(bytes) = self.io(read_whole(&*self.params.vfs, &path))? else {
+            return Ok(Some(EpochTable::default()));
+        };
+        if let Ok(checkpoint) = LeaderEpochCheckpoint::parse(&bytes) {
+            return Ok(Some(EpochTable::new(checkpoint.entries)));
         }
+        self.report.rebuilt.push(path);
+        Ok(None)
+    }
+
+    /// The epochs as the batches tell them; those behind damage in a segment are left out.
+    fn rebuild_epochs(&mut self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
+        let mut table = EpochTable::default();
+        for segment in segments {
+            for item in segment.headers_from(Offset::ZERO).map_err(|error| self.wrap(error))? {
+                match item {
+                    Ok((_, header)) => table.note(header.leader_epoch(), header.base_offset()),
+                    Err(error) if error.position().is_some() => break,
+                    Err(error) => return Err(self.wrap(error)),
+                }
+            }
+        }
+        self.epochs = table;
+        Ok(())
     }
 
     fn options(&self) -> SegmentOptions {
         segment_options(&self.params.settings, self.params.read_only, &self.params.residency)
     }
 
-    /// The segments, and whether an index was missing and had to be rebuilt.
-    fn open_segments(&self, bases: &BTreeSet<Offset>, names: &[String]) -> Result<(Vec<Arc<Segment>>, bool), LogError> {
-        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    fn open_segments(&self, bases: &BTreeSet<Offset>) -> Result<Vec<Arc<Segment>>, LogError> {
         let mut segments = Vec::with_capacity(bases.len());
-        let mut rebuilt = false;
         for base in bases {
             let path = file_path(&self.params.dir, FileKind::Log, *base, Suffix::None);
             let size = self.io(self.params.vfs.metadata(&path))?.map_or(0, |metadata| metadata.size);
             let vfs = Arc::clone(&self.params.vfs);
             let segment = Segment::open(vfs, &self.params.dir, *base, size, self.options());
-            let segment = segment.map_err(|error| self.wrap(error))?;
-            let indexes = [FileName::offset_index(*base), FileName::time_index(*base)];
-            let is_missing = |index: &FileName| !names.contains(index.to_string().as_str());
-            if !self.params.read_only && indexes.iter().any(is_missing) {
-                segment.recover(Scan::Whole, &mut |_| {}).map_err(|error| self.wrap(error))?;
-                rebuilt = true;
-            }
-            segments.push(Arc::new(segment));
+            segments.push(Arc::new(segment.map_err(|error| self.wrap(error))?));
         }
-        Ok((segments, rebuilt))
+        Ok(segments)
+    }
+
+    /// The segments that lack an index.
+    fn unindexed(&self, segments: &[Arc<Segment>], names: &[String]) -> BTreeSet<Offset> {
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let has = |name: FileName| names.contains(name.to_string().as_str());
+        let is_whole = |base: Offset| has(FileName::offset_index(base)) && has(FileName::time_index(base));
+        let bases = segments.iter().map(|segment| segment.base_offset());
+        bases.filter(|base| !self.params.read_only && !is_whole(*base)).collect()
+    }
+
+    /// Makes missing indexes anew; returns whose.
+    fn rebuild_indexes(
+        &self,
+        segments: &[Arc<Segment>],
+        unindexed: &BTreeSet<Offset>,
+    ) -> Result<BTreeSet<Offset>, LogError> {
+        for segment in segments.iter().filter(|segment| unindexed.contains(&segment.base_offset())) {
+            segment.rebuild_indexes(ClosingEntry::Written).map_err(|error| self.wrap(error))?;
+            segment.release();
+        }
+        Ok(unindexed.clone())
     }
 
     fn create(&self, base: Offset) -> Result<Segment, LogError> {
@@ -450,7 +621,7 @@ impl<'a> Opening<'a> {
         if self.params.read_only {
             return Segment::open(vfs, dir, base, 0, self.options()).map_err(|error| self.wrap(error));
         }
-        let segment = Segment::create(vfs, dir, base, self.options()).map_err(|error| self.wrap(error))?;
+        let segment = Segment::create(vfs, dir, base, self.options()).map_err(|failed| self.wrap(failed.error))?;
         self.io(self.params.vfs.sync_dir(dir))?;
         Ok(segment)
     }

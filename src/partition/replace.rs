@@ -8,14 +8,15 @@
 //!
 //! The mark is needed because the replacements may end long before the last segment that they replace. Kafka ignores it.
 //!
-//! Readers keep the segments they hold. Appends wait for the renames, never for I/O on data.
+//! Readers keep the segments they hold. Appends wait only while the list of segments is exchanged, never for I/O.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::segments::SegmentList;
-use super::{Inner, LogError, Partition, Trash};
+use super::{Generation, Inner, LogError, Partition, Trash, store};
 use crate::format::file_name::{FileName, Suffix};
 use crate::segment::{Segment, SegmentError};
 use crate::types::Offset;
@@ -26,13 +27,17 @@ struct Swap {
     /// Those of the sources that are still there.
     sources: Vec<Arc<Segment>>,
     replacements: Vec<Arc<Segment>>,
-    list: SegmentList,
 }
 
 impl Partition {
+    /// Which log this is; see [`Partition::replace`].
+    pub(crate) fn generation(&self) -> Generation {
+        Generation(self.inner.generation.load(Ordering::Acquire))
+    }
+
     /// Puts finished `replacements` in the place of `sources`, a run of sealed segments. Sources that retention removed
-    /// meanwhile are not missed. Where the log has changed in another way, nothing is done, the replacements' files are
-    /// removed, and the answer is `false`.
+    /// meanwhile are not missed. Where the log has changed in another way since the `generation` that they were read from,
+    /// nothing is done, the replacements' files are removed, and the answer is `false`.
     ///
     /// # Durability
     /// The replacements' content must be durable; on return their names are too.
@@ -40,10 +45,20 @@ impl Partition {
     /// # Errors
     /// [`LogError::Segment`] when the disk fails. Once the first file has another name the partition is offline then, and reopening
     /// it brings back either the sources or the replacements. [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
-    pub(crate) fn replace(&self, sources: &[Arc<Segment>], replacements: Vec<Segment>) -> Result<bool, LogError> {
-        let _writer = self.inner.writer.lock();
+    pub(crate) fn replace(
+        &self,
+        generation: Generation,
+        sources: &[Arc<Segment>],
+        replacements: Vec<Segment>,
+    ) -> Result<bool, LogError> {
+        let entered = self.inner.enter_writable();
+        let _structure = self.inner.structure.lock();
         let mut replacements: Vec<_> = replacements.into_iter().map(Arc::new).collect();
-        let prepared = self.inner.prepare_swap(sources, &mut replacements);
+        let prepared = match &entered {
+            Ok(_) if generation == self.generation() => self.inner.prepare_swap(sources, &mut replacements),
+            Ok(_) => Ok(None),
+            Err(_) => entered.map(|_| None),
+        };
         let Ok(Some(swap)) = prepared else {
             let removed = self.inner.remove_files(&replacements);
             return prepared.and(removed).map(|()| false);
@@ -60,7 +75,7 @@ impl Inner {
         sources: &[Arc<Segment>],
         replacements: &mut Vec<Arc<Segment>>,
     ) -> Result<Option<Swap>, LogError> {
-        self.check_writable()?;
+        self.finish_removals()?;
         let list = self.list();
         let Some((start, end)) = run_of(list.sealed(), sources) else { return Ok(None) };
         let Some((before, rest)) = list.sealed().split_at_checked(start) else { return Ok(None) };
@@ -71,16 +86,15 @@ impl Inner {
             let doomed: Vec<_> = replacements.drain(..gone).collect();
             self.remove_files(&doomed)?;
         }
-        let sealed: Vec<_> = before.iter().chain(&*replacements).chain(after).cloned().collect();
-        let new = SegmentList::new(sealed, Arc::clone(list.active()));
-        if replacements.is_empty() || !new.iter().is_sorted_by(|left, right| left.base_offset() < right.base_offset()) {
+        let bases = before.iter().chain(&*replacements).chain(after).map(|segment| segment.base_offset());
+        if replacements.is_empty() || !bases.is_sorted_by(|left, right| left < right) {
             return Ok(None);
         }
         self.remove_strays(replacements)?;
         for source in found {
             source.detach().map_err(|error| self.wrap(error))?;
         }
-        Ok(Some(Swap { sources: found.to_vec(), replacements: std::mem::take(replacements), list: new }))
+        Ok(Some(Swap { sources: found.to_vec(), replacements: std::mem::take(replacements) }))
     }
 
     /// Removes `.cleaned` files that a failed cleaning left: after a crash, they would make the replacements look unfinished.
@@ -99,13 +113,14 @@ impl Inner {
 
     /// The steps of the swap, in their order.
     fn swap(&self, swap: &Swap) -> Result<(), LogError> {
+        self.note_gaps()?;
         let mark = self.set_mark(&swap.sources)?;
         for replacement in swap.replacements.iter().rev() {
             self.step(replacement.rename_indexes(Suffix::Swap))?;
             self.step(replacement.rename_log(Suffix::Swap))?;
             self.sync_folder()?;
         }
-        *self.segments.write() = swap.list.clone();
+        self.exchange(swap)?;
         self.discard_sources(swap)?;
         for replacement in &swap.replacements {
             // As long as there is a `.log.swap`, live files from its base on are taken for originals: so it goes first, alone.
@@ -115,6 +130,29 @@ impl Inner {
         }
         self.sync_folder()?;
         self.vfs.remove_file(&mark).map_err(|error| self.wrap(error))
+    }
+
+    /// Says durably that the log may have gaps now up to where the last of its sealed segments ends, before it gets any.
+    fn note_gaps(&self) -> Result<(), LogError> {
+        let _writer = self.writer.lock();
+        let end = self.list().active().base_offset();
+        store(&self.unbroken_from, end.max(super::load(&self.unbroken_from)));
+        drop(_writer);
+        self.renew_notes()
+    }
+
+    /// Shows readers the replacements in the place of the sources. Only rolls can have changed the list since it was looked at.
+    fn exchange(&self, swap: &Swap) -> Result<(), LogError> {
+        let _writer = self.writer.lock();
+        self.check_online()?;
+        let list = self.list();
+        let is_source = |segment: &&Arc<Segment>| swap.sources.iter().any(|source| Arc::ptr_eq(source, segment));
+        let start = list.sealed().iter().take_while(|segment| !is_source(segment)).count();
+        let (before, rest) = list.sealed().split_at_checked(start).unwrap_or_default();
+        let after = rest.iter().skip(swap.sources.len());
+        let sealed: Vec<_> = before.iter().chain(&swap.replacements).chain(after).cloned().collect();
+        *self.segments.write() = SegmentList::new(sealed, Arc::clone(list.active()));
+        Ok(())
     }
 
     /// Writes down in a file's name which segments go. The sync also makes final what was removed before: strays, and the

@@ -1,7 +1,12 @@
 //! Making appends durable: one sync serves every append that was written before it began.
 //!
-//! A failed sync is final: what the disk holds of the unsynced bytes is unknown, so the partition goes offline, and every
-//! append that waited for that sync gets the error.
+//! The recovery point is what a sync that covered the bytes made of it, and moves by nothing else. A failed sync is final: what
+//! the disk holds of the unsynced bytes is unknown, so the partition goes offline, and every append that waited for that sync gets
+//! the error. For the same reason nothing that an unclean opening found above the recovery point counts as synced, even where a
+//! sync succeeds: the bytes are written again first.
+//!
+//! Sealed segments wait for the next tick, which syncs them outside the append lock. Where nobody ticks, an appender does it when
+//! more than a few wait.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,8 +17,11 @@ use parking_lot::{Condvar, Mutex};
 use super::{Inner, LogError, Partition, load, store};
 use crate::clock::Moment;
 use crate::segment::Segment;
-use crate::types::Offset;
+use crate::types::{Offset, Position};
 use crate::vfs::OpenMode;
+
+/// How many sealed segments may wait for a tick before an appender syncs them.
+const SEALED_WAITING_MAX: usize = 8;
 
 /// Who syncs now; the others wait for the end of it.
 #[derive(Debug, Default)]
@@ -22,8 +30,18 @@ pub(super) struct GroupCommit {
     ended: Condvar,
     /// Segments that were sealed and not synced since, as far as they are still in the log.
     sealed: Mutex<Vec<Arc<Segment>>>,
+    /// What an unclean opening found above the recovery point, oldest first.
+    rewrites: Mutex<Vec<Rewrite>>,
     /// The offsets of producer snapshots that were written and not synced since.
     snapshots: Mutex<BTreeSet<Offset>>,
+}
+
+/// Bytes that must be written again before a sync makes them durable.
+#[derive(Debug, Clone)]
+pub(super) struct Rewrite {
+    pub segment: Arc<Segment>,
+    pub from: Position,
+    pub to: Position,
 }
 
 impl Partition {
@@ -33,33 +51,71 @@ impl Partition {
     /// On return every record below the log end offset at the time of the call survives a power loss.
     ///
     /// # Errors
-    /// [`LogError::Segment`] when a sync fails; the partition is offline from then on.
+    /// [`LogError::Segment`] when a sync fails; the partition is offline from then on. [`LogError::Offline`], [`LogError::Closed`].
     pub fn flush(&self) -> Result<(), LogError> {
         if self.inner.read_only {
             return Ok(());
         }
-        self.inner.check_online()?;
+        let _inside = self.inner.enter_writable()?;
         self.inner.make_durable(self.log_end_offset())?;
         self.inner.secure_snapshots(Offset::MAX)?;
         self.inner.writer.lock().last_flush = Moment::of(&*self.inner.clock);
         Ok(())
+    }
+
+    /// Syncs the segments that were sealed since the last time, closes their files and moves the recovery point to the active
+    /// segment. Returns whether there were any; none are where the partition is offline or closed.
+    pub(crate) fn sync_sealed(&self) -> Result<bool, LogError> {
+        let Ok(_inside) = self.inner.enter_writable() else { return Ok(false) };
+        self.inner.sync_sealed()
     }
 }
 
 impl Inner {
     /// Returns once everything below `end` is durable, by an own sync or by somebody else's.
     pub(super) fn make_durable(&self, end: Offset) -> Result<(), LogError> {
+        let is_done = || load(&self.recovery_point) >= end && self.commits.sealed.lock().is_empty();
+        self.lead_sync(is_done, || self.sync_all())
+    }
+
+    /// As [`Partition::sync_sealed`].
+    fn sync_sealed(&self) -> Result<bool, LogError> {
+        if self.commits.sealed.lock().is_empty() {
+            return Ok(false);
+        }
+        let is_done = || self.commits.sealed.lock().is_empty();
+        self.lead_sync(is_done, || {
+            let end = self.list().active().base_offset();
+            self.sync_up_to(end, |_| self.sync_pending().map(|_| ()))
+        })?;
+        Ok(true)
+    }
+
+    /// Syncs sealed segments where more wait than should, and notes how far the log is durable, so that a kill leaves few to sync
+    /// again. A note that can't be written now is written by the next checkpoint.
+    pub(super) fn sync_sealed_if_many(&self) -> Result<(), LogError> {
+        if self.commits.sealed.lock().len() > SEALED_WAITING_MAX && self.sync_sealed()? {
+            self.renew_notes().ok();
+        }
+        Ok(())
+    }
+
+    /// Lets one caller at a time `sync`; the others wait for the end of it, and go on when that made them `is_done`.
+    fn lead_sync(
+        &self,
+        is_done: impl Fn() -> bool,
+        sync: impl FnOnce() -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
         loop {
             let mut running = self.commits.running.lock();
-            // A segment may have been sealed behind the last sync: its indexes are not durable yet.
-            if load(&self.recovery_point) >= end && self.commits.sealed.lock().is_empty() {
+            if is_done() {
                 return Ok(());
             }
             self.check_online()?;
             if !*running {
                 *running = true;
                 drop(running);
-                let result = self.sync_all();
+                let result = sync();
                 *self.commits.running.lock() = false;
                 self.commits.ended.notify_all();
                 return result;
@@ -71,11 +127,20 @@ impl Inner {
     /// Syncs the segments that were sealed since the last time, indexes included, and the active one's batches.
     fn sync_all(&self) -> Result<(), LogError> {
         let end = load(&self.log_end);
+        self.sync_up_to(end, |from| self.sync_segments(from))
+    }
+
+    /// Does `sync` and moves the recovery point to `end`. What can't be synced takes the partition offline.
+    fn sync_up_to(&self, end: Offset, sync: impl FnOnce(Offset) -> Result<(), LogError>) -> Result<(), LogError> {
+        // Recovery finds the epochs of batches above the recovery point in the batches, and all others in this file only.
+        self.epochs.persist().map_err(|error| self.wrap(error))?;
         let from = load(&self.recovery_point);
-        let result = self.sync_segments(from);
+        let result = sync(from);
         if let Err(error) = &result {
             self.counters.sync_failures.add(1);
             self.go_offline(error);
+            // What was noted as verified in this boot may not be there any more.
+            self.renew_notes().ok();
             return result;
         }
         self.recovery_point.fetch_max(end.value(), Ordering::AcqRel);
@@ -86,6 +151,21 @@ impl Inner {
     fn sync_segments(&self, from: Offset) -> Result<(), LogError> {
         // The active segment first: one that a roll seals from here on is among the sealed ones or is this one.
         let active = Arc::clone(self.list().active());
+        let has_synced = self.sync_pending()?;
+        match active.sync_log() {
+            Err(error) if self.holds(&active) => return Err(self.wrap(error)),
+            _ => {}
+        }
+        self.sync_snapshots()?;
+        if has_synced || active.base_offset() >= from {
+            self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes again what must be, and syncs the sealed segments; returns whether there were any.
+    fn sync_pending(&self) -> Result<bool, LogError> {
+        self.write_again()?;
         let sealed = std::mem::take(&mut *self.commits.sealed.lock());
         for segment in &sealed {
             match segment.sync_all() {
@@ -95,15 +175,27 @@ impl Inner {
                 Err(error) => return Err(self.wrap(error)),
             }
         }
-        match active.sync_log() {
-            Err(error) if self.holds(&active) => return Err(self.wrap(error)),
-            _ => {}
-        }
-        self.sync_snapshots()?;
-        if !sealed.is_empty() || active.base_offset() >= from {
+        if !sealed.is_empty() {
             self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         }
+        Ok(!sealed.is_empty())
+    }
+
+    fn write_again(&self) -> Result<(), LogError> {
+        let due = std::mem::take(&mut *self.commits.rewrites.lock());
+        for Rewrite { segment, from, to } in &due {
+            match segment.write_again(*from, *to) {
+                Err(error) if self.holds(segment) => return Err(self.wrap(error)),
+                _ => {}
+            }
+        }
         Ok(())
+    }
+
+    /// Makes everything below a cut durable, whose caller keeps other syncs off.
+    pub(super) fn sync_below_cut(&self, active: &Segment) -> Result<(), LogError> {
+        self.sync_pending()?;
+        active.sync_log().map_err(|error| self.wrap(error))
     }
 
     /// Syncs the snapshots that were taken since the last time; those that are gone again are no loss.
@@ -137,7 +229,7 @@ impl Inner {
         work()
     }
 
-    /// Hands a segment that won't grow any more to the next flush.
+    /// Hands a segment that won't grow any more to the next tick or flush.
     pub(super) fn hand_over(&self, sealed: Arc<Segment>) {
         self.commits.sealed.lock().push(sealed);
     }
@@ -147,6 +239,19 @@ impl Inner {
     pub(super) fn forget(&self, segments: &[Arc<Segment>]) {
         let gone: BTreeSet<_> = segments.iter().map(Arc::as_ptr).collect();
         self.commits.sealed.lock().retain(|segment| !gone.contains(&Arc::as_ptr(segment)));
+        self.commits.rewrites.lock().retain(|rewrite| !gone.contains(&Arc::as_ptr(&rewrite.segment)));
+    }
+
+    /// Has these bytes written again before the next sync of their segment.
+    pub(super) fn hand_over_rewrites(&self, rewrites: Vec<Rewrite>) {
+        *self.commits.rewrites.lock() = rewrites;
+    }
+
+    /// Takes back what was to be written again of segments that reach to `end`: a cut there has made them anew.
+    pub(super) fn forget_rewrites_from(&self, end: Offset) {
+        let list = self.list();
+        let cut = list.from(end).next().map(|segment| segment.base_offset());
+        self.commits.rewrites.lock().retain(|rewrite| Some(rewrite.segment.base_offset()) < cut);
     }
 
     /// Hands a producer snapshot to the next flush.

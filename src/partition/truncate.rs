@@ -1,183 +1,181 @@
-//! Cutting the log at either end: the end goes when a leader says so, the start when records are deleted.
+//! Cutting the log's end, when a leader says so (reference 10.6, 10.7).
 //!
-//! Files that a reader may hold are never cut in place: a segment that loses its end is rewritten under the same name
-//! (reference 10.6 to 10.8, DESIGN 6.3).
+//! A power loss at any moment of a cut leaves the old log, or a prefix of it that holds everything below the new end:
+//! - The notes on disk are lowered first. What they no longer vouch for, recovery verifies, and a hole in it ends the log.
+//! - Whole segments go from the end on, before the last one is cut.
+//! - A log that starts over leaves a mark that says where. From then on opening finishes what a crash interrupted.
+//!
+//! Files that a reader may hold are never cut in place: a segment that loses its end is rewritten under the same name.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::notes::Ceiling;
 use super::segments::SegmentList;
 use super::snapshots::Rebuilt;
-use super::{Inner, LogError, Partition, Trash, Writer, load, store};
+use super::{Inner, LogError, Partition, Writer, load, store};
+use crate::format::file_name::FileName;
 use crate::segment::Segment;
-use crate::types::{Offset, Timestamp};
+use crate::types::Offset;
+use crate::vfs::OpenMode;
 
 impl Partition {
-    /// Raises the log start offset to `offset`, never lowers it; whole segments below it go with the next retention pass.
-    /// Returns the log start offset that holds now.
-    ///
-    /// # Durability
-    /// Durable with the store's next checkpoint; a crash before may bring the records back, as in Kafka.
-    ///
-    /// # Errors
-    /// [`LogError::OffsetOutOfRange`] above the high watermark; [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
-    pub fn delete_records_before(&self, offset: Offset) -> Result<Offset, LogError> {
-        let _writer = self.inner.writer.lock();
-        self.inner.check_writable()?;
-        let (start, end) = (self.log_start_offset(), self.high_watermark());
-        if offset > end {
-            return Err(LogError::OffsetOutOfRange { partition: self.id().clone(), got: offset, start, end });
-        }
-        self.inner.raise_log_start(offset)?;
-        Ok(self.log_start_offset())
-    }
-
     /// Cuts the log so that its end is `offset`; whatever lies at or above it is gone. A batch that `offset` falls into goes
     /// whole. An `offset` at or above the log end changes nothing; one below the first segment empties the log.
     ///
+    /// # Durability
+    /// On return the cut survives a power loss.
+    ///
     /// # Errors
-    /// [`LogError::Segment`] when the disk fails, and then the partition is offline; [`LogError::Offline`], [`LogError::Closed`],
-    /// [`LogError::ReadOnly`].
+    /// [`LogError::Segment`] when the disk fails or the log is damaged at that place. Once the cut has begun, the partition is
+    /// offline after that. [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
     pub fn truncate_to(&self, offset: Offset) -> Result<(), LogError> {
+        let _inside = self.inner.enter_writable()?;
+        let _structure = self.inner.structure.lock();
         let mut writer = self.inner.writer.lock();
-        self.inner.check_writable()?;
+        self.inner.check_online()?;
         let end = self.log_end_offset();
         if offset >= end {
-            let mut epochs = self.inner.epochs.lock();
-            return epochs.update(|table| table.truncate_from_end(end)).map_err(|error| self.inner.wrap(error));
+            self.inner.epochs.update(|table| table.truncate_from_end(end));
+            return Ok(());
         }
-        let result = self.inner.between_syncs(|| {
+        self.inner.between_syncs(|| {
             if offset < self.first_base_offset() {
                 self.inner.start_over(&mut writer, offset)
             } else {
                 self.inner.cut_end(&mut writer, offset)
             }
-        });
-        result.inspect_err(|error| self.inner.go_offline(error))
+        })
     }
 
     /// Empties the log and lets the next record get `offset`.
     ///
+    /// # Durability
+    /// On return this survives a power loss.
+    ///
     /// # Errors
     /// As [`Partition::truncate_to`].
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), LogError> {
+        let _inside = self.inner.enter_writable()?;
+        let _structure = self.inner.structure.lock();
         let mut writer = self.inner.writer.lock();
-        self.inner.check_writable()?;
-        let result = self.inner.between_syncs(|| self.inner.start_over(&mut writer, offset));
-        result.inspect_err(|error| self.inner.go_offline(error))
-    }
-
-    /// Removes the `count` oldest segments and raises the log start offset to the next one; where that is all of them, a new
-    /// one is begun first. Returns the bytes of the removed `.log` files.
-    pub(crate) fn delete_oldest(&self, count: usize) -> Result<u64, LogError> {
-        let mut writer = self.inner.writer.lock();
-        self.inner.check_writable()?;
-        if count > self.inner.list().sealed().len() && self.inner.list().active().size() > 0 {
-            self.inner.roll_to(&mut writer, self.log_end_offset())?;
-        }
-        let list = self.inner.list();
-        let doomed: Vec<_> = list.sealed().iter().take(count).cloned().collect();
-        let kept = list.without_first(doomed.len());
-        self.inner.secure_snapshots(kept.first().base_offset())?;
-        self.inner.raise_log_start(kept.first().base_offset())?;
-        *self.inner.segments.write() = kept;
-        let bytes = doomed.iter().map(|segment| segment.size()).sum();
-        self.inner.counters.segments_deleted.add(doomed.len() as u64);
-        self.inner.counters.bytes_deleted.add(bytes);
-        self.inner.discard(&doomed)?;
-        Ok(bytes)
-    }
-
-    /// Unlinks files that were deleted longer ago than `file.delete.delay.ms`; returns how many.
-    pub(crate) fn remove_expired_files(&self, now: Timestamp) -> Result<usize, LogError> {
-        let due: Vec<Trash> = {
-            let mut trash = self.inner.trash.lock();
-            trash.extract_if(.., |entry| entry.due <= now).collect()
-        };
-        let mut removed = 0;
-        for file in due.iter().flat_map(|entry| &entry.files) {
-            match self.inner.vfs.remove_file(file) {
-                Ok(()) => removed += 1,
-                // An index that was never written, or a file that somebody removed by hand.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(self.inner.wrap(error)),
-            }
-        }
-        Ok(removed)
+        self.inner.check_online()?;
+        self.inner.between_syncs(|| self.inner.start_over(&mut writer, offset))
     }
 }
 
+/// What a cut leaves of the segments, found before anything is changed.
+struct CutPlan {
+    sealed: Vec<Arc<Segment>>,
+    /// The segment that the new end lies in.
+    last: Arc<Segment>,
+    /// Where it is cut; `None` when nothing of it goes.
+    position: Option<crate::types::Position>,
+    dropped: Vec<Arc<Segment>>,
+}
+
 impl Inner {
-    fn raise_log_start(&self, offset: Offset) -> Result<(), LogError> {
-        if offset <= load(&self.log_start) {
-            return Ok(());
-        }
-        store(&self.log_start, offset);
-        self.recovery_point.fetch_max(offset.value(), Ordering::AcqRel);
-        self.epochs.lock().update(|table| table.truncate_from_start(offset)).map_err(|error| self.wrap(error))
+    fn cut_end(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
+        let Some(plan) = self.plan_cut(offset)? else { return self.start_over(writer, offset) };
+        self.require_no_marks()?;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.carry_out_cut(writer, plan, offset).inspect_err(|error| self.go_offline(error))
     }
 
-    fn cut_end(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
+    fn plan_cut(&self, offset: Offset) -> Result<Option<CutPlan>, LogError> {
         let list = self.list();
         let (kept, dropped): (Vec<_>, Vec<_>) =
             list.iter().cloned().partition(|segment| segment.base_offset() <= offset);
-        let (last, sealed) = match kept.split_last() {
-            Some((last, sealed)) => (Arc::clone(last), sealed.to_vec()),
-            None => return self.start_over(writer, offset),
-        };
-        self.drop_snapshots_above(offset)?;
-        // From the end on, so that a crash in between leaves a log without a hole. This syncs the folder.
-        self.discard(&dropped)?;
+        let Some((last, sealed)) = kept.split_last() else { return Ok(None) };
         let cut = last.find(offset).map_err(|error| self.wrap(error))?;
-        let active = match cut {
-            Some((position, _)) => Arc::new(last.rewrite(position).map_err(|error| self.wrap(error))?),
+        let position = cut.map(|(position, _)| position);
+        Ok(Some(CutPlan { sealed: sealed.to_vec(), last: Arc::clone(last), position, dropped }))
+    }
+
+    fn carry_out_cut(&self, writer: &mut Writer, plan: CutPlan, offset: Offset) -> Result<(), LogError> {
+        let CutPlan { sealed, last, position, dropped } = plan;
+        self.lower_notes(Ceiling { end: offset, first_dirty: last.base_offset() })?;
+        self.drop_snapshots_above(offset)?;
+        self.discard(&dropped)?;
+        let active = match position {
+            Some(position) => Arc::new(last.rewrite(position, offset).map_err(|error| self.wrap(error))?),
             None if Arc::ptr_eq(&last, self.list().active()) => last,
-            // It will grow again. Who took it for a sealed segment, to replace it, must find that it is another one now.
+            // It will grow again. What took it for a sealed segment, to replace it, must find that it is another one now.
             None => Arc::new(last.reopened().map_err(|error| self.wrap(error))?),
         };
         if active.size() == 0 {
             writer.segment_created = self.clock.now();
         }
+        self.allow_gap_up_to(&active, offset)?;
         self.lower_recovery_point(offset);
         let list = SegmentList::new(sealed, active);
         self.lower_first_dirty(list.active().base_offset());
+        self.forget_rewrites_from(offset);
         let producers = self.rebuild_producers(&list, offset)?;
         self.show(list, load(&self.log_start).min(offset), offset, producers.first_unstable());
         self.adopt_producers(writer, producers);
-        self.epochs.lock().update(|table| table.truncate_from_end(offset)).map_err(|error| self.wrap(error))
+        self.epochs.update(|table| table.truncate_from_end(offset));
+        self.epochs.persist().map_err(|error| self.wrap(error))?;
+        self.lift_ceiling();
+        Ok(())
+    }
+
+    /// Where the cut took a batch that began below `offset`, the log has a gap from here on, and the note must say so before
+    /// anything is appended behind it. What lies below is synced first: there, gaps no longer tell of a loss.
+    fn allow_gap_up_to(&self, active: &Segment, offset: Offset) -> Result<(), LogError> {
+        let (_, end) = active.end().map_err(|error| self.wrap(error))?;
+        let lowered = load(&self.unbroken_from).min(offset);
+        if end == offset {
+            store(&self.unbroken_from, lowered);
+            return Ok(());
+        }
+        self.sync_below_cut(active)?;
+        store(&self.unbroken_from, offset);
+        self.lift_ceiling();
+        self.lower_notes(Ceiling { end: offset, first_dirty: active.base_offset() })
     }
 
     fn start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
+        self.require_no_marks()?;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.carry_out_start_over(writer, offset).inspect_err(|error| self.go_offline(error))
+    }
+
+    fn carry_out_start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
+        self.lower_notes(Ceiling { end: offset.min(load(&self.log_end)), first_dirty: Offset::ZERO })?;
+        let mark = self.mark_restart(offset)?;
         let old = self.list().to_vec();
         self.drop_snapshots_above(Offset::ZERO)?;
         self.discard(&old)?;
-        let options = self.segment_options();
-        let new =
-            Segment::create(Arc::clone(&self.vfs), &self.dir, offset, options).map_err(|error| self.wrap(error))?;
+        let new = self.create_segment(offset)?;
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         writer.segment_created = self.clock.now();
-        self.show(SegmentList::new(Vec::new(), Arc::new(new)), offset, offset, None);
+        self.show(SegmentList::new(Vec::new(), new), offset, offset, None);
         store(&self.recovery_point, offset);
+        store(&self.unbroken_from, offset);
+        self.forget_rewrites_from(Offset::ZERO);
         self.first_dirty.store(Offset::to_wire(None), Ordering::Release);
         self.adopt_producers(writer, Rebuilt::of_empty_log(offset));
-        self.epochs.lock().update(super::epochs::EpochTable::clear).map_err(|error| self.wrap(error))
+        self.epochs.update(super::epochs::EpochTable::clear);
+        self.epochs.persist().map_err(|error| self.wrap(error))?;
+        // The mark goes last: without it, a note of the old log start would make a hole of what lies before the new one.
+        self.lift_ceiling();
+        self.renew_notes()?;
+        self.vfs.remove_file(&mark).map_err(|error| self.wrap(error))?;
+        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
+    }
+
+    /// Says durably, in a file's name, that the log starts over at `offset`: from here on no crash brings the old one back.
+    fn mark_restart(&self, offset: Offset) -> Result<PathBuf, LogError> {
+        let mark = self.dir.join(FileName::restarted(offset).to_string());
+        self.vfs.open(&mark, OpenMode::Create).map_err(|error| self.wrap(error))?;
+        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
+        Ok(mark)
     }
 
     /// What was compacted and is gone now must not count as compacted when it is written anew.
-    fn lower_first_dirty(&self, active_base: Offset) {
+    pub(super) fn lower_first_dirty(&self, active_base: Offset) {
         self.first_dirty.fetch_min(active_base.value(), Ordering::AcqRel);
-    }
-
-    /// Renames the files of segments that left the list, newest first, and remembers when to unlink them.
-    fn discard(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
-        let delay = self.settings.read().file_delete_delay_ms;
-        let due = self.clock.now().saturating_add(delay);
-        self.forget(segments);
-        for segment in segments.iter().rev() {
-            self.forget_snapshot(segment.base_offset());
-            let files = segment.mark_deleted().map_err(|error| self.wrap(error))?;
-            self.trash.lock().push(Trash { files, due });
-        }
-        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
     }
 }

@@ -77,7 +77,7 @@ impl CleanedSegment {
         if end > LOG_SIZE_MAX {
             return Err(SegmentError::TooLarge { file: self.segment.path(), got: end });
         }
-        self.segment.file_batch(position, batch.len() as u64, facts)?;
+        self.segment.file_batch(position, batch.len() as u64, facts);
         self.pending.extend_from_slice(batch);
         if self.pending.len() >= WRITE_SIZE { self.write_pending() } else { Ok(()) }
     }
@@ -104,6 +104,11 @@ impl CleanedSegment {
     pub(crate) fn has_room_for(&self, size: u64, last_offset: Offset) -> bool {
         let is_index_full = self.size() > 0 && self.segment.is_index_full().unwrap_or(true);
         !is_index_full && self.size().saturating_add(size) <= LOG_SIZE_MAX && self.segment.has_room_for(last_offset)
+    }
+
+    /// Whether a batch that ends at this offset is within 31 bits above the base.
+    pub(crate) fn has_offset_room_for(&self, last_offset: Offset) -> bool {
+        self.segment.has_room_for(last_offset)
     }
 
     /// Ends it: the last time entry, everything written, the `.log`'s modification time set. The files keep their `.cleaned` names.
@@ -201,7 +206,7 @@ mod tests {
             Segment::create(Arc::<MemoryVfs>::clone(&plain_vfs), Path::new(DIR), offset(1000), options).unwrap();
         for (bytes, facts) in batches() {
             plain.write(&bytes, facts.last_offset).unwrap();
-            plain.publish(bytes.len() as u64, facts).unwrap();
+            plain.publish(bytes.len() as u64, facts);
         }
         plain.add_aborted(aborted(1007)).unwrap();
         plain.seal().unwrap();

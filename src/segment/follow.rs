@@ -55,7 +55,7 @@ impl Segment {
         while let Some(batch) = self.next_batch(&mut tail, position, next)? {
             let size = u64::from(batch.header().size());
             // A hint that can't be kept only makes lookups slower.
-            self.file_batch(position, size, BatchFacts::from(batch.header())).ok();
+            self.file_batch(position, size, BatchFacts::from(batch.header()));
             next = batch.last_offset().next();
             let head = batch.bytes().slice(..BatchHeader::PEEK_SIZE.min(batch.bytes().len()));
             self.seen.lock().last_batch = Some((position, head));

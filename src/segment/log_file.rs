@@ -14,10 +14,14 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::error::SegmentError;
+use super::offset_index::relative;
 use super::residency::{Kept, Residency, Slot};
 use crate::format::{BatchHeader, FormatError, RecordBatch};
-use crate::types::Position;
+use crate::types::{Offset, Position};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
+
+/// Bytes that are read at once while looking for anything but zeros.
+const ZERO_CHUNK: u64 = 1024 * 1024;
 
 /// Bytes that are read at once while batch headers of an unmapped file are walked.
 const WALK_WINDOW: u64 = 16 * 1024;
@@ -285,16 +289,39 @@ impl LogFile {
         Ok(Bytes::from(buffer))
     }
 
-    /// Walks the batch headers from `position`, which must be the start of a batch.
-    pub(crate) fn headers_from(&self, position: Position) -> HeaderWalk<'_> {
-        HeaderWalk { log: self, at: position, window: Bytes::new(), window_start: position }
+    /// Walks the batch headers from `position`, which must be the start of a batch, of the segment with base offset `base`.
+    pub(crate) fn headers_from(&self, position: Position, base: Offset) -> HeaderWalk<'_> {
+        HeaderWalk { log: self, at: position, base, floor: base, window: Bytes::new(), window_start: position }
     }
 
-    /// The whole batch at `position`, checksum verified; `None` when the log ends there, in zeros or inside the batch.
-    pub(crate) fn batch_at(&self, position: Position) -> Result<Option<RecordBatch>, SegmentError> {
-        let Some((_, header)) = self.headers_from(position).next_header()? else { return Ok(None) };
+    /// The whole batch at `position`, checksum verified; `None` when the log ends there. See [`HeaderWalk::next_header`].
+    pub(crate) fn batch_at(&self, position: Position, base: Offset) -> Result<Option<RecordBatch>, SegmentError> {
+        let Some((_, header)) = self.headers_from(position, base).next_header()? else { return Ok(None) };
+        self.parse_at(position, &header).map(Some)
+    }
+
+    /// The whole batch at `position` whose header is known, checksum verified.
+    pub(crate) fn parse_at(&self, position: Position, header: &BatchHeader) -> Result<RecordBatch, SegmentError> {
         let bytes = self.read(position, u64::from(header.size()))?;
-        RecordBatch::parse(bytes).map(Some).map_err(|source| SegmentError::format(&self.path(), position, source))
+        RecordBatch::parse(bytes).map_err(|source| SegmentError::format(&self.path(), position, source))
+    }
+
+    /// Whether another process may be appending: then an incomplete batch is the end, and not damage.
+    const fn may_grow(&self) -> bool {
+        !self.mappable && self.read_only
+    }
+
+    /// Whether nothing but zeros follows up to the published length: space that was reserved and never written.
+    pub(crate) fn is_zero_from(&self, position: Position) -> Result<bool, SegmentError> {
+        let mut at = position;
+        while at.value() < self.size() {
+            let chunk = self.read(at, ZERO_CHUNK)?;
+            if chunk.is_empty() || chunk.iter().any(|byte| *byte != 0) {
+                return Ok(chunk.is_empty());
+            }
+            at = at.plus(chunk.len() as u64);
+        }
+        Ok(true)
     }
 }
 
@@ -304,36 +331,67 @@ fn slice(map: &Bytes, start: u64, end: u64) -> Option<Bytes> {
     (end <= map.len()).then(|| map.slice(start..end))
 }
 
-/// Steps from batch to batch by their headers alone; checksums are not looked at.
+/// Steps from batch to batch by their headers alone; checksums are not looked at. Offsets are: no checksum covers them, so
+/// a batch that begins below the one before it, or outside of the segment's range, is damage.
 pub(crate) struct HeaderWalk<'a> {
     log: &'a LogFile,
     at: Position,
+    /// The segment's base offset.
+    base: Offset,
+    /// The next batch begins at this offset or above.
+    floor: Offset,
     window: Bytes,
     window_start: Position,
 }
 
 impl HeaderWalk<'_> {
-    /// The next batch's place and header; `None` at the end of the log: no bytes left, zeros, or a batch that isn't all there.
+    /// The next batch's place and header; `None` at the end of the log: no bytes left, or nothing but zeros. A batch that isn't
+    /// all there is damage, unless another process is writing the file.
     pub(crate) fn next_header(&mut self) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
         let position = self.at;
         let left = self.log.size().saturating_sub(position.value());
-        if left < BatchHeader::PEEK_SIZE as u64 && left < 26 {
+        if left == 0 {
             return Ok(None);
         }
         self.fill()?;
         let skip = usize::try_from(position.value() - self.window_start.value()).unwrap_or(usize::MAX);
         let bytes = self.window.get(skip..).unwrap_or_default();
-        if is_end_of_log(bytes) {
+        if is_end_of_log(bytes) && (self.log.may_grow() || self.log.is_zero_from(position)?) {
             return Ok(None);
         }
         match BatchHeader::peek(bytes) {
             Ok(header) if u64::from(header.size()) <= left => {
+                self.check_place(&header).map_err(|source| self.damage(source))?;
                 self.at = position.plus(u64::from(header.size()));
+                self.floor = header.last_offset().next();
                 Ok(Some((position, header)))
             }
-            Ok(_) | Err(FormatError::Incomplete { .. }) => Ok(None),
-            Err(source) => Err(SegmentError::format(&self.log.path(), position, source)),
+            Ok(_) | Err(FormatError::Incomplete { .. }) if self.log.may_grow() => Ok(None),
+            Ok(header) => Err(self.damage(FormatError::Incomplete {
+                what: "batch",
+                position: Position::ZERO,
+                needed: u64::from(header.size()),
+                available: left,
+            })),
+            Err(source) => Err(self.damage(source)),
         }
+    }
+
+    fn damage(&self, source: FormatError) -> SegmentError {
+        SegmentError::format(&self.log.path(), self.at, source)
+    }
+
+    fn check_place(&self, header: &BatchHeader) -> Result<(), FormatError> {
+        let base_offset = header.base_offset();
+        let expected = if base_offset < self.floor {
+            "an offset above those of the batches before it"
+        } else if relative(self.base, header.last_offset()).is_none() {
+            "an offset at most 2147483647 above the segment's base"
+        } else {
+            return Ok(());
+        };
+        let (field, got) = ("baseOffset", base_offset.value());
+        Err(FormatError::Invalid { field, position: Position::ZERO, expected, got })
     }
 
     /// Sees to it that the window covers a whole header at the current place.

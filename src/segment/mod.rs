@@ -11,6 +11,7 @@ mod follow;
 mod glance;
 mod index_file;
 mod log_file;
+mod lookup;
 mod offset_index;
 mod recover;
 mod residency;
@@ -26,14 +27,14 @@ use parking_lot::Mutex;
 pub(crate) use cleaned::CleanedSegment;
 pub use error::SegmentError;
 pub(crate) use log_file::LOG_SIZE_MAX;
-pub(crate) use recover::{Recovered, Scan};
+pub(crate) use recover::{ClosingEntry, Fault, Gaps, Recovered, Scan};
 pub(crate) use residency::Residency;
 
 use crate::format::file_name::{FileKind, FileName, Suffix};
 use crate::format::{AbortedTransaction, BatchHeader, FormatError, RecordBatch};
 use crate::types::{Offset, Position, Timestamp};
 use crate::vfs::Vfs;
-use log_file::{HeaderWalk, LogFile};
+use log_file::LogFile;
 use offset_index::{OffsetIndex, relative};
 use time_index::TimeIndex;
 use txn_index::TxnIndex;
@@ -76,8 +77,17 @@ struct Growth {
     unindexed_size: u64,
     /// The greatest timestamp and the last offset of its batch; `None` in the outer option: not looked up yet.
     greatest: Option<Option<(Timestamp, Offset)>>,
+    /// Whether `greatest` comes from the batches alone. Otherwise the time index had a part in it.
+    is_exact: bool,
     /// The first batch's greatest timestamp, likewise.
     first: Option<Option<Timestamp>>,
+}
+
+impl Growth {
+    /// What is known of a segment without batches.
+    const fn of_empty() -> Self {
+        Self { unindexed_size: 0, greatest: Some(None), is_exact: true, first: Some(None) }
+    }
 }
 
 /// The facts about a batch that a segment files it under.
@@ -105,15 +115,45 @@ fn remove_if_there(vfs: &dyn Vfs, path: &Path) -> Result<(), SegmentError> {
     }
 }
 
+fn create_file(vfs: &dyn Vfs, path: &Path, options: &SegmentOptions) -> Result<(), SegmentError> {
+    let file = vfs.open(path, crate::vfs::OpenMode::Truncate)?;
+    if options.preallocate > 0 {
+        file.allocate(options.preallocate)?;
+    }
+    Ok(())
+}
+
+/// A segment that could not be created.
+#[derive(Debug)]
+pub(crate) struct CreateFailed {
+    pub error: SegmentError,
+    /// Whether a `.log` of it may be there that can't be removed.
+    pub is_left_behind: bool,
+}
+
 impl Segment {
-    /// Creates the `.log`; leftovers of that base must be gone.
+    /// Creates the `.log` in full or not at all; leftovers of that base must be gone.
     pub(crate) fn create(
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         base_offset: Offset,
         options: SegmentOptions,
-    ) -> Result<Self, SegmentError> {
-        Self::create_as(Suffix::None, vfs, dir, base_offset, options)
+    ) -> Result<Self, CreateFailed> {
+        let [draft, path] =
+            [Suffix::Tmp, Suffix::None].map(|suffix| file_path(dir, FileKind::Log, base_offset, suffix));
+        let failed = |error: SegmentError| CreateFailed { error, is_left_behind: false };
+        let replaces = vfs.metadata(&path).map_err(|error| failed(error.into()))?.is_some();
+        if let Err(error) = create_file(&*vfs, &draft, &options) {
+            // What can't be removed now is removed when the partition is opened: such a name is no segment's.
+            vfs.remove_file(&draft).ok();
+            return Err(failed(error));
+        }
+        if let Err(error) = vfs.rename(&draft, &path) {
+            let is_left_behind = replaces || remove_if_there(&*vfs, &path).is_err();
+            vfs.remove_file(&draft).ok();
+            return Err(CreateFailed { error: error.into(), is_left_behind });
+        }
+        Ok(Self::new_over(Suffix::None, vfs, dir, base_offset, options))
     }
 
     /// As [`Segment::create`], under names that end in `suffix`.
@@ -124,14 +164,8 @@ impl Segment {
         base_offset: Offset,
         options: SegmentOptions,
     ) -> Result<Self, SegmentError> {
-        let path = file_path(dir, FileKind::Log, base_offset, suffix);
-        let file = vfs.open(&path, crate::vfs::OpenMode::Truncate)?;
-        if options.preallocate > 0 {
-            file.allocate(options.preallocate)?;
-        }
-        let segment = Self::new_over(suffix, vfs, dir, base_offset, options);
-        *segment.growth.lock() = Growth { unindexed_size: 0, greatest: Some(None), first: Some(None) };
-        Ok(segment)
+        create_file(&*vfs, &file_path(dir, FileKind::Log, base_offset, suffix), &options)?;
+        Ok(Self::new_over(suffix, vfs, dir, base_offset, options))
     }
 
     /// Opens the files of that base: the first `size` bytes of the `.log` are taken as they are.
@@ -189,7 +223,7 @@ impl Segment {
             dir: dir.to_path_buf(),
             base_offset: base,
             options,
-            growth: Mutex::new(Growth::default()),
+            growth: Mutex::new(Growth::of_empty()),
             seen: Mutex::default(),
             vfs,
         }
@@ -223,53 +257,18 @@ impl Segment {
 
     /// The batches in order, each with its position and its checksum verified; ends at the end of the log or after an error.
     pub fn batches(&self) -> impl Iterator<Item = Result<(Position, RecordBatch), SegmentError>> + '_ {
-        let mut next = Some(Position::ZERO);
+        let mut walk = Some(self.walk(Position::ZERO));
         std::iter::from_fn(move || {
-            let position = next.take()?;
-            match self.log.batch_at(position) {
-                Ok(batch) => {
-                    let batch = batch?;
-                    next = Some(position.plus(u64::from(batch.header().size())));
-                    Some(Ok((position, batch)))
-                }
-                Err(error) => Some(Err(error)),
+            let found = walk.as_mut()?.next_header();
+            let batch = found.and_then(|found| {
+                let Some((position, header)) = found else { return Ok(None) };
+                Ok(Some((position, self.log.parse_at(position, &header)?)))
+            });
+            if !matches!(batch, Ok(Some(_))) {
+                walk = None;
             }
+            batch.transpose()
         })
-    }
-
-    /// The greatest timestamp with the last offset of its batch: the time index's last entry, or a later batch's.
-    pub(crate) fn greatest(&self) -> Result<Option<(Timestamp, Offset)>, SegmentError> {
-        if let Some(known) = self.growth.lock().greatest {
-            return Ok(known);
-        }
-        let found = self.glance(Self::find_greatest)?;
-        Ok(*self.growth.lock().greatest.get_or_insert(found))
-    }
-
-    fn find_greatest(&self) -> Result<Option<(Timestamp, Offset)>, SegmentError> {
-        let mut greatest = self.time_index.last()?;
-        // Every offset entry came with the greatest timestamp up to it, so only what follows the last one can exceed it.
-        let from = self.offset_index.last()?.map_or(Position::ZERO, |(_, position)| position);
-        let mut walk = self.log.headers_from(from);
-        while let Some((_, header)) = walk.next_header()? {
-            if let Some(timestamp) = header.max_timestamp()
-                && greatest.is_none_or(|(known, _)| timestamp > known)
-            {
-                greatest = Some((timestamp, header.last_offset()));
-            }
-        }
-        Ok(greatest)
-    }
-
-    /// The greatest timestamp of the first batch; `None` for an empty segment or a batch without one.
-    pub(crate) fn first_timestamp(&self) -> Result<Option<Timestamp>, SegmentError> {
-        if let Some(known) = self.growth.lock().first {
-            return Ok(known);
-        }
-        let first = self.glance(|segment| segment.log.headers_from(Position::ZERO).next_header())?;
-        let found = first.and_then(|(_, header)| header.max_timestamp());
-        self.growth.lock().first = Some(found);
-        Ok(found)
     }
 
     /// When the `.log` was last written.
@@ -289,13 +288,6 @@ impl Segment {
         relative(self.base_offset, last_offset).is_some()
     }
 
-    /// Whether a batch with these offsets can stand in this segment at all. No checksum covers a base offset, so this is what
-    /// finds one that rotted.
-    fn can_hold(&self, header: &BatchHeader) -> bool {
-        // A wrapper of the old formats names only its last offset.
-        header.base_offset() >= self.base_offset && self.has_room_for(header.last_offset())
-    }
-
     /// Writes one encoded batch behind the published ones. Nobody sees it before [`Segment::publish`]; see also [`Segment::cut_back`].
     pub(crate) fn write(&self, batch: &[u8], last_offset: Offset) -> Result<(), SegmentError> {
         self.check_room(last_offset)?;
@@ -311,14 +303,15 @@ impl Segment {
     }
 
     /// Makes a written batch visible and files it in the indexes.
-    pub(crate) fn publish(&self, size: u64, facts: BatchFacts) -> Result<(), SegmentError> {
+    pub(crate) fn publish(&self, size: u64, facts: BatchFacts) {
         let position = Position::new(self.log.size());
         self.log.publish(position.plus(size).value());
-        self.file_batch(position, size, facts)
+        self.file_batch(position, size, facts);
     }
 
-    /// Keeps both indexes and the counters up with a batch that stands at `position` (reference 4.1).
-    fn file_batch(&self, position: Position, size: u64, facts: BatchFacts) -> Result<(), SegmentError> {
+    /// Keeps both indexes and the counters up with a batch that stands at `position` (reference 4.1). An index that refuses its
+    /// entry is wrong; the batch is in the log all the same, so both indexes begin anew behind it.
+    fn file_batch(&self, position: Position, size: u64, facts: BatchFacts) {
         let mut growth = self.growth.lock();
         if position == Position::ZERO {
             growth.first = Some(facts.max_timestamp);
@@ -330,100 +323,43 @@ impl Segment {
             growth.greatest = Some(Some((timestamp, facts.last_offset)));
         }
         if growth.unindexed_size > self.options.index_interval_bytes {
-            self.offset_index.append(facts.last_offset, position)?;
-            if let Some((timestamp, offset)) = growth.greatest.flatten() {
-                self.time_index.maybe_append(timestamp, offset)?;
-            }
-            if self.offset_index.file().is_page_pending() {
-                // What can't be written now (a full disk) stays pending for the next page, the flush or the seal.
-                self.persist_indexes().ok();
+            let greatest = growth.greatest.flatten();
+            if self.add_entries(position, facts.last_offset, greatest).is_err() {
+                self.clear_indexes().ok();
             }
             growth.unindexed_size = 0;
         }
         growth.unindexed_size += size;
+    }
+
+    fn add_entries(
+        &self,
+        position: Position,
+        last_offset: Offset,
+        greatest: Option<(Timestamp, Offset)>,
+    ) -> Result<(), SegmentError> {
+        // The time entry first: an offset entry says that the time index knows of everything before it.
+        if let Some((timestamp, offset)) = greatest {
+            self.time_index.maybe_append(timestamp, offset)?;
+        }
+        self.offset_index.append(last_offset, position)?;
+        // So too in the files, of which a kill leaves what was written.
+        if self.offset_index.file().is_page_pending() {
+            // What can't be written now (a full disk) stays pending for the next page, the flush or the seal.
+            self.persist_indexes().ok();
+        }
         Ok(())
+    }
+
+    /// Drops both indexes, files included: lookups walk from the start until they are rebuilt.
+    fn clear_indexes(&self) -> Result<(), SegmentError> {
+        self.offset_index.file().clear()?;
+        self.time_index.file().clear()
     }
 
     /// Removes a failed append's rest from the file.
     pub(crate) fn cut_back(&self) -> Result<(), SegmentError> {
         self.log.cut_back()
-    }
-
-    /// The first batch whose last offset is at or above `offset`.
-    pub(crate) fn find(&self, offset: Offset) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
-        let mut walk = self.walk_from(offset)?;
-        while let Some((position, header)) = walk.next_header()? {
-            if header.last_offset() >= offset {
-                self.check_offsets(position, &header)?;
-                return Ok(Some((position, header)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The base offset of a batch that begins at or behind `position`, not far from it where the index has one.
-    pub(crate) fn offset_behind(&self, position: Position) -> Result<Option<Offset>, SegmentError> {
-        let Some((indexed, at)) = self.offset_index.ceiling(position)?.filter(|(_, at)| *at >= position) else {
-            return Ok(None);
-        };
-        // An entry that doesn't lead to its batch is damage, and says nothing.
-        let found = self.log.headers_from(at).next_header().ok().flatten();
-        Ok(found.filter(|(_, header)| header.last_offset() == indexed).map(|(_, header)| header.base_offset()))
-    }
-
-    /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log. One whose
-    /// offsets can't stand in this segment is damage.
-    pub(crate) fn headers_from(
-        &self,
-        offset: Offset,
-    ) -> Result<impl Iterator<Item = Result<(Position, BatchHeader), SegmentError>> + '_, SegmentError> {
-        let mut walk = self.walk_from(offset)?;
-        let checked = move |(position, header)| self.check_offsets(position, &header).map(|()| (position, header));
-        Ok(std::iter::from_fn(move || walk.next_header().transpose().map(|found| found.and_then(checked))))
-    }
-
-    /// The whole batch at `position`, checksum verified; `None` where the log ends.
-    pub(crate) fn batch_at(&self, position: Position) -> Result<Option<RecordBatch>, SegmentError> {
-        self.log.batch_at(position)
-    }
-
-    fn check_offsets(&self, position: Position, header: &BatchHeader) -> Result<(), SegmentError> {
-        if self.can_hold(header) {
-            return Ok(());
-        }
-        let (field, expected) = ("baseOffset", "an offset from the segment's base to 2147483647 above it");
-        let got = header.base_offset().value();
-        Err(self.format_error(position, FormatError::Invalid { field, position: Position::ZERO, expected, got }))
-    }
-
-    /// A walk that is sure to meet the first batch at or above `offset`. The index only says where to begin: an entry that
-    /// doesn't lead to its batch is damage, and then the walk begins at the file's start.
-    fn walk_from(&self, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
-        let (indexed, position) = self.offset_index.floor(offset)?;
-        if position > Position::ZERO {
-            let at = self.log.headers_from(position).next_header();
-            if !matches!(at, Ok(Some((_, header))) if header.base_offset() <= indexed && header.last_offset() <= offset.max(indexed))
-            {
-                return Ok(self.log.headers_from(Position::ZERO));
-            }
-        }
-        Ok(self.log.headers_from(position))
-    }
-
-    /// The first batch, not before `offset`, whose greatest timestamp is at or after `target`.
-    pub(crate) fn find_by_time(
-        &self,
-        target: Timestamp,
-        offset: Offset,
-    ) -> Result<Option<(Position, RecordBatch)>, SegmentError> {
-        let from = self.time_index.floor(target)?.max(offset);
-        let mut walk = self.walk_from(from)?;
-        while let Some((position, header)) = walk.next_header()? {
-            if header.last_offset() >= offset && header.max_timestamp().is_some_and(|timestamp| timestamp >= target) {
-                return Ok(self.log.batch_at(position)?.map(|batch| (position, batch)));
-            }
-        }
-        Ok(None)
     }
 
     /// Bytes of the `.log`, cut at its published length.
@@ -441,20 +377,6 @@ impl Segment {
         Ok((self.offset_index.count()? as u64 * 8, self.time_index.count()? as u64 * 12))
     }
 
-    /// Where the batches end and the offset after the last one, by walking from the last index entry.
-    pub(crate) fn end(&self) -> Result<(Position, Offset), SegmentError> {
-        let (mut next, mut end) = (self.base_offset, Position::ZERO);
-        let mut walk = self.walk_from(Offset::MAX)?;
-        while let Some((position, header)) = walk.next_header()? {
-            if !self.can_hold(&header) {
-                break;
-            }
-            next = header.last_offset().next();
-            end = position.plus(u64::from(header.size()));
-        }
-        Ok((end, next))
-    }
-
     /// Whether both indexes are in order and point into the `.log`; `false` where they can't be read.
     pub(crate) fn has_sane_indexes(&self) -> bool {
         matches!((self.offset_index.is_sane(self.size()), self.time_index.is_sane()), (Ok(true), Ok(true)))
@@ -464,7 +386,7 @@ impl Segment {
     pub(crate) fn end_of_file(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset) -> Result<Offset, SegmentError> {
         let size = vfs.metadata(&path)?.map_or(0, |metadata| metadata.size);
         let log = LogFile::new(vfs, path, size, false, true);
-        let mut walk = log.headers_from(Position::ZERO);
+        let mut walk = log.headers_from(Position::ZERO, base);
         let mut end = base;
         while let Some((_, header)) = walk.next_header()? {
             end = header.last_offset().next();
@@ -495,9 +417,8 @@ impl Segment {
 
     /// Ends the segment's growth: the last time entry, trimmed and written indexes, preallocated space given back. Nothing is synced.
     pub(crate) fn seal(&self) -> Result<(), SegmentError> {
-        if let Some((timestamp, offset)) = self.greatest()? {
-            self.time_index.maybe_append(timestamp, offset)?;
-        }
+        self.greatest()?;
+        self.close_time_index();
         // An offset entry says that the time index knows of everything before it: so that one is written first.
         self.time_index.file().seal()?;
         self.offset_index.file().seal()?;

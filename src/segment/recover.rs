@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::log_file::{LogFile, is_end_of_log};
-use super::{BatchFacts, Growth, Segment, SegmentError, file_path};
+use super::{BatchFacts, CleanedSegment, Growth, Segment, SegmentError, file_path};
 use crate::format::file_name::{FileKind, Suffix};
 use crate::format::{BatchHeader, FormatError, RecordBatch};
 use crate::types::{Offset, Position};
@@ -21,10 +21,49 @@ const CHUNK: u64 = 1024 * 1024;
 /// What verifying a segment found.
 #[derive(Debug)]
 pub(crate) struct Recovered {
+    /// Where the good batches end.
+    pub end: Position,
     /// The offset after the last good batch.
     pub next_offset: Offset,
-    /// Where the good batches end and why, when something other than zeros stands behind them.
-    pub damage: Option<(Position, String)>,
+    /// Why the batches end there, when something other than zeros follows.
+    pub fault: Option<Fault>,
+}
+
+/// What splitting a segment came to.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// With `.cleaned` names, durable.
+    pub segments: Vec<Segment>,
+    /// Where the batches end early, the offset that was due there, and why.
+    pub damage: Option<(Position, Offset, String)>,
+}
+
+/// Why a segment can't go on with the batch at some position.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The bytes are no batch, or not the one that belongs there.
+    Damage(String),
+    /// The batch is a good one, too far above the segment's base for its indexes.
+    Overflow,
+}
+
+/// Where a log may lack offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// Anywhere: compaction, or another program that wrote the log, may have left some.
+    Anywhere,
+    /// Below this offset. From here on the log was appended to without a gap, so that one is a hole.
+    Below(Offset),
+}
+
+impl Gaps {
+    /// Whether a batch or segment at `next` may follow a log that ends at `end`.
+    pub(crate) fn allow(self, end: Offset, next: Offset) -> bool {
+        match self {
+            Self::Anywhere => next >= end,
+            Self::Below(limit) => next == end || (next > end && next <= limit),
+        }
+    }
 }
 
 /// From where on a segment must be verified.
@@ -36,14 +75,107 @@ pub(crate) enum Scan {
     From(Position),
 }
 
+/// Whether the time index ends with the greatest timestamp, as that of a segment at rest does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClosingEntry {
+    /// It does.
+    Written,
+    /// It doesn't: the segment goes on growing.
+    Omitted,
+}
+
 impl Segment {
     /// Verifies the batches, rebuilds the indexes and hides everything from the first bad batch on; the file itself isn't cut.
     /// `visit` sees every good batch in order.
-    pub(crate) fn recover(&self, scan: Scan, visit: &mut dyn FnMut(&BatchHeader)) -> Result<Recovered, SegmentError> {
-        let (start, mut next_offset) = self.trusted_start(scan)?;
+    pub(crate) fn recover(
+        &self,
+        scan: Scan,
+        gaps: Gaps,
+        visit: &mut dyn FnMut(&BatchHeader),
+    ) -> Result<Recovered, SegmentError> {
+        let (start, next) = self.trusted_start(scan)?;
+        let found = self.verify(start, next, gaps, &mut |position, header| {
+            self.file_batch(position, u64::from(header.size()), BatchFacts::from(header));
+            visit(header);
+        })?;
+        self.log.publish(found.end.value());
+        self.close_time_index();
+        Ok(found)
+    }
+
+    /// Makes both indexes anew from the batches. They end where the log can't be read on; what it holds is not decided here.
+    pub(crate) fn rebuild_indexes(&self, closing: ClosingEntry) -> Result<(), SegmentError> {
+        let (start, next) = self.trusted_start(Scan::Whole)?;
+        let found = self.verify(start, next, Gaps::Anywhere, &mut |position, header| {
+            self.file_batch(position, u64::from(header.size()), BatchFacts::from(header));
+        })?;
+        let mut growth = self.growth.lock();
+        growth.is_exact = found.fault.is_none();
+        drop(growth);
+        if closing == ClosingEntry::Written {
+            self.close_time_index();
+        }
+        Ok(())
+    }
+
+    /// As when a segment is sealed: the last entry says the true maximum to whatever asks for it later. An index that refuses it
+    /// is found wrong by that.
+    pub(super) fn close_time_index(&self) {
+        let greatest = self.growth.lock().greatest.flatten();
+        if let Some((timestamp, offset)) = greatest {
+            self.time_index.maybe_append(timestamp, offset).ok();
+        }
+    }
+
+    /// Checks batch after batch from `start` on, where the offset `next` is due.
+    fn verify(
+        &self,
+        start: Position,
+        next: Offset,
+        gaps: Gaps,
+        visit: &mut dyn FnMut(Position, &BatchHeader),
+    ) -> Result<Recovered, SegmentError> {
         let reader = LogFile::new(Arc::clone(&self.vfs), self.log.path(), self.log.size(), false, true);
         let mut window = Window { log: &reader, start, bytes: Bytes::new() };
-        let mut position = start;
+        let (mut end, mut next_offset) = (start, next);
+        let fault = loop {
+            let batch = match window.batch_at(end)? {
+                Next::Batch(batch) => batch,
+                Next::End => break None,
+                Next::Damage(error) => break Some(Fault::Damage(error.to_string())),
+            };
+            let header = batch.header();
+            if let Some(fault) = self.misplaced(header, next_offset, gaps) {
+                break Some(fault);
+            }
+            visit(end, header);
+            next_offset = header.last_offset().next();
+            end = end.plus(u64::from(header.size()));
+        };
+        Ok(Recovered { end, next_offset, fault })
+    }
+
+    /// Why a batch with a good checksum can't stand where the offset `next` is due.
+    fn misplaced(&self, header: &BatchHeader, next: Offset, gaps: Gaps) -> Option<Fault> {
+        // A wrapper of the old formats names only its last offset.
+        let is_due = header.magic() < 2 || gaps.allow(next, header.base_offset());
+        if header.base_offset() < next || !is_due {
+            let got = header.base_offset();
+            return Some(Fault::Damage(format!("offset_order: expected a batch at offset {next}, got one at {got}")));
+        }
+        (!self.has_room_for(header.last_offset())).then_some(Fault::Overflow)
+    }
+
+    /// Copies the batches into segments of their own, so that each has all its offsets within 31 bits above its base
+    /// (reference 10.5). The first one has this segment's base and may be empty. Damage ends it; then what follows is hidden.
+    pub(crate) fn split(
+        &self,
+        create: &dyn Fn(Offset) -> Result<CleanedSegment, SegmentError>,
+    ) -> Result<Parts, SegmentError> {
+        let reader = LogFile::new(Arc::clone(&self.vfs), self.log.path(), self.log.size(), false, true);
+        let mut window = Window { log: &reader, start: Position::ZERO, bytes: Bytes::new() };
+        let (mut segments, mut part) = (Vec::new(), create(self.base_offset)?);
+        let (mut position, mut next) = (Position::ZERO, self.base_offset);
         let damage = loop {
             let batch = match window.batch_at(position)? {
                 Next::Batch(batch) => batch,
@@ -51,29 +183,20 @@ impl Segment {
                 Next::Damage(error) => break Some(error.to_string()),
             };
             let header = batch.header();
-            if let Some(reason) = self.misplaced(header, next_offset) {
-                break Some(reason);
+            if header.base_offset() < next {
+                break Some(format!("offset_order: expected offset {next} or more, got {}", header.base_offset()));
             }
-            self.file_batch(position, u64::from(header.size()), BatchFacts::from(header))?;
-            visit(header);
-            next_offset = header.last_offset().next();
+            if !part.has_offset_room_for(header.last_offset()) {
+                let base = batch.base_offset().map_err(|source| self.format_error(position, source))?;
+                segments.push(std::mem::replace(&mut part, create(base)?).finish(None)?);
+            }
+            part.append(batch.bytes(), BatchFacts::from(header))?;
+            next = header.last_offset().next();
             position = position.plus(u64::from(header.size()));
         };
+        segments.push(part.finish(None)?);
         self.log.publish(position.value());
-        // As when a segment is sealed: the last entry says the true maximum, whoever asks for it later.
-        if let Some((timestamp, offset)) = self.greatest()? {
-            self.time_index.maybe_append(timestamp, offset)?;
-        }
-        Ok(Recovered { next_offset, damage: damage.map(|reason| (position, reason)) })
-    }
-
-    /// Why a batch with a good checksum can't stand here.
-    fn misplaced(&self, header: &BatchHeader, next_offset: Offset) -> Option<String> {
-        if header.last_offset() < next_offset {
-            return Some(format!("offset_order: expected offset {next_offset} or more, got {}", header.last_offset()));
-        }
-        (!self.has_room_for(header.last_offset()))
-            .then(|| format!("offset_order: offset {} is out of the segment's range", header.last_offset()))
+        Ok(Parts { segments, damage: damage.map(|reason| (position, next, reason)) })
     }
 
     /// Empties the indexes, or keeps what they say of the trusted part. Falls back to the whole file where that part isn't whole.
@@ -83,9 +206,8 @@ impl Segment {
         {
             return Ok(start);
         }
-        self.offset_index.file().clear()?;
-        self.time_index.file().clear()?;
-        *self.growth.lock() = Growth { unindexed_size: 0, greatest: Some(None), first: Some(None) };
+        self.clear_indexes()?;
+        *self.growth.lock() = Growth::of_empty();
         Ok((Position::ZERO, self.base_offset))
     }
 
@@ -95,7 +217,7 @@ impl Segment {
         }
         self.offset_index.truncate_positions(trusted)?;
         let indexed = self.offset_index.last()?;
-        let mut walk = self.log.headers_from(indexed.map_or(Position::ZERO, |(_, position)| position));
+        let mut walk = self.walk(indexed.map_or(Position::ZERO, |(_, position)| position));
         let (mut end, mut next) = (Position::ZERO, self.base_offset);
         while end < trusted {
             let Ok(Some((position, header))) = walk.next_header() else { return Ok(None) };
@@ -111,25 +233,47 @@ impl Segment {
         self.log.publish(trusted.value());
         let greatest = self.find_greatest();
         self.log.publish(hidden);
-        *self.growth.lock() = Growth { unindexed_size, greatest: Some(greatest?), first: None };
+        let (greatest, is_exact) = greatest?;
+        *self.growth.lock() = Growth { unindexed_size, greatest: Some(greatest), is_exact, first: None };
         Ok(Some((trusted, next)))
     }
 
-    /// Copies what stands behind the published length to `to`, makes the copy durable, and cuts it off. Only before readers exist.
-    pub(crate) fn cut_tail_into(&self, to: &Path) -> Result<u64, SegmentError> {
+    /// Copies what follows the published length to `to` and makes the copy durable. Returns how many bytes that is.
+    pub(crate) fn copy_tail_to(&self, to: &Path) -> Result<u64, SegmentError> {
         let source = self.log.file()?;
         let (start, end) = (self.size(), source.size()?);
         let target = self.vfs.open(to, OpenMode::Truncate)?;
         copy(&*source, start, end, &*target)?;
         target.sync_data()?;
         self.vfs.sync_dir(&self.dir)?;
-        self.log.cut_back()?;
         Ok(end.saturating_sub(start))
     }
 
-    /// A new segment in this one's place that holds its first `size` bytes, which must end between two batches. Those who read the
-    /// old one go on undisturbed. The copy is durable when this returns.
-    pub(crate) fn rewrite(&self, size: Position) -> Result<Self, SegmentError> {
+    /// Cuts off what follows the published length, durably. Only before anything has mapped the file.
+    pub(crate) fn cut_tail(&self) -> Result<(), SegmentError> {
+        self.log.cut_back()?;
+        self.log.sync()
+    }
+
+    /// Writes the bytes from `from` to `to` once more, as they are. A sync that failed may have dropped them from what a later one
+    /// writes; what is written anew, the next sync does cover.
+    pub(crate) fn write_again(&self, from: Position, to: Position) -> Result<(), SegmentError> {
+        let file = self.log.file()?;
+        let mut at = from.value();
+        while at < to.value() {
+            let bytes = self.log.read_copied(at, to.value().min(at.saturating_add(CHUNK)))?;
+            if bytes.is_empty() {
+                break;
+            }
+            file.write_at(&bytes, at)?;
+            at = at.saturating_add(bytes.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// A new segment in this one's place that holds its first `size` bytes, which must end between two batches, and the aborted
+    /// transactions that end below `end`. Those who read the old one go on undisturbed. The copy is durable when this returns.
+    pub(crate) fn rewrite(&self, size: Position, end: Offset) -> Result<Self, SegmentError> {
         self.detach()?;
         let source = self.log.file()?;
         let copy_path = file_path(&self.dir, FileKind::Log, self.base_offset, Suffix::Tmp);
@@ -142,9 +286,9 @@ impl Segment {
         self.vfs.sync_dir(&self.dir)?;
         let vfs = Arc::clone(&self.vfs);
         let segment = Self::over(vfs, &self.dir, self.base_offset, size.value(), self.options.clone());
-        let recovered = segment.recover(Scan::Whole, &mut |_| {})?;
+        segment.rebuild_indexes(ClosingEntry::Omitted)?;
         // The file still holds as many entries as the whole segment may have.
-        segment.txn_index.truncate(recovered.next_offset, self.size())?;
+        segment.txn_index.truncate(end, self.size())?;
         segment.growth.lock().unindexed_size = 0;
         Ok(segment)
     }
@@ -189,7 +333,7 @@ impl Window<'_> {
     fn batch_at(&mut self, position: Position) -> Result<Next, SegmentError> {
         let left = self.log.size().saturating_sub(position.value());
         let head = self.bytes_at(position, (BatchHeader::PEEK_SIZE as u64).min(left))?;
-        if is_end_of_log(&head) && self.is_zero_from(position)? {
+        if is_end_of_log(&head) && self.log.is_zero_from(position)? {
             return Ok(Next::End);
         }
         let size = match BatchHeader::peek(&head) {
@@ -219,19 +363,6 @@ impl Window<'_> {
         let skip = usize::try_from(position.value() - self.start.value()).unwrap_or(usize::MAX).min(self.bytes.len());
         let end = skip.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)).min(self.bytes.len());
         Ok(self.bytes.slice(skip..end))
-    }
-
-    /// Whether nothing but zeros follows: space that was reserved and never written.
-    fn is_zero_from(&mut self, position: Position) -> Result<bool, SegmentError> {
-        let mut at = position;
-        while at.value() < self.log.size() {
-            let chunk = self.log.read(at, CHUNK)?;
-            if chunk.is_empty() || chunk.iter().any(|byte| *byte != 0) {
-                return Ok(chunk.is_empty());
-            }
-            at = at.plus(chunk.len() as u64);
-        }
-        Ok(true)
     }
 }
 
@@ -276,12 +407,12 @@ mod tests {
         for base in 0..1000 {
             let bytes = batch(base);
             segment.write(&bytes, offset(base)).unwrap();
-            segment.publish(bytes.len() as u64, BatchFacts { last_offset: offset(base), max_timestamp: None }).unwrap();
+            segment.publish(bytes.len() as u64, BatchFacts { last_offset: offset(base), max_timestamp: None });
         }
         segment.seal().unwrap();
         let place = segment.find(offset(900)).unwrap().unwrap().0;
         let again = Segment::open(vfs, dir.path(), Offset::ZERO, segment.size(), options).unwrap();
-        again.recover(Scan::Whole, &mut |_| {}).unwrap();
+        again.recover(Scan::Whole, Gaps::Anywhere, &mut |_| {}).unwrap();
         assert_eq!(segment.offset_index.floor(offset(900)).unwrap(), (offset(900), place));
     }
 
@@ -301,7 +432,7 @@ mod tests {
         for base in 0..10 {
             let bytes = batch(base);
             segment.write(&bytes, offset(base)).unwrap();
-            segment.publish(bytes.len() as u64, BatchFacts { last_offset: offset(base), max_timestamp: None }).unwrap();
+            segment.publish(bytes.len() as u64, BatchFacts { last_offset: offset(base), max_timestamp: None });
         }
         for marker in [2, 5, 8] {
             let last_offset = offset(marker);
@@ -317,9 +448,9 @@ mod tests {
             segment.aborted().unwrap().iter().map(|entry| entry.last_offset.value()).collect()
         };
         let end = segment.find(offset(8)).unwrap().unwrap().0;
-        let rewritten = segment.rewrite(end).unwrap();
+        let rewritten = segment.rewrite(end, offset(8)).unwrap();
         assert_eq!((markers(&rewritten), markers(&segment)), (vec![2, 5], vec![2, 5, 8]));
-        let whole = rewritten.rewrite(Position::new(rewritten.size())).unwrap();
+        let whole = rewritten.rewrite(Position::new(rewritten.size()), Offset::MAX).unwrap();
         assert_eq!(markers(&whole), [2, 5]);
         whole.sync_all().unwrap();
         vfs.sync_dir(Path::new("/")).unwrap();

@@ -62,11 +62,11 @@ impl TimeIndex {
         self.file.with(|bytes| (bytes.len() / ENTRY).checked_sub(1).and_then(|i| self.entry(bytes, i)))
     }
 
-    /// The offset of the greatest entry whose timestamp is at or below `target`, else the base.
-    pub(crate) fn floor(&self, target: Timestamp) -> Result<Offset, SegmentError> {
+    /// The greatest entry whose timestamp is at or below `target`.
+    pub(crate) fn floor(&self, target: Timestamp) -> Result<Option<(Timestamp, Offset)>, SegmentError> {
         self.file.with(|bytes| {
             let below = self.count_below(bytes, |timestamp, _| timestamp <= target);
-            below.checked_sub(1).and_then(|i| self.entry(bytes, i)).map_or(self.base, |(_, offset)| offset)
+            below.checked_sub(1).and_then(|i| self.entry(bytes, i))
         })
     }
 

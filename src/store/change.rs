@@ -165,7 +165,7 @@ impl Shared {
             admin.removals.add(now.saturating_add(delay_ms), dir);
         }
         // Before the list forgets the topic: a new one of its name must not inherit offsets from the checkpoints.
-        self.write_checkpoints(admin)?;
+        self.opener.notes.forget(name)?;
         admin.list.remove(vfs, root, std::slice::from_ref(name))?;
         admin.ending.remove(name);
         Ok(())
@@ -190,6 +190,8 @@ impl Shared {
         let partitions: Vec<Partition> =
             opened.map(|opened| Ok(opened?.partition)).collect::<Result<_, StoreError>>()?;
         self.opener.vfs.sync_dir(&self.opener.root)?;
+        // Before the first append: it says that these logs have no gaps.
+        self.opener.notes.renew_all(&partitions)?;
         Ok(partitions)
     }
 

@@ -7,19 +7,28 @@
 //! | `cleaner-offset-checkpoint` | partitions that were compacted | up to where | compaction starts at the log start |
 //! | `replication-offset-checkpoint` | every partition | the high watermark | never read: it is the log end until a partition is replicated |
 //! | `stratalog-verified` | every partition that is online | see `format/verified_points.rs` | recovery goes by the recovery points |
+//! | `stratalog-unbroken` | every partition | see `format/unbroken.rs` | recovery takes gaps for the logs' own |
+//!
+//! [`NoteKeeper`] holds a line for each partition and is the only one to write the files. A partition that is about to cut its log
+//! has its line lowered there; a checkpoint asks every partition for its line. Both happen under the keeper's lock, so that no
+//! checkpoint brings an old line back. The lock is the last one that anybody takes.
 //!
 //! A damaged file never keeps a store from opening: it is reported, and the last column holds. Each file is replaced
 //! as a whole, and one that would not change is left alone, so that an idle store writes nothing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::error::StoreError;
-use super::failed::Lines;
 use super::layout::{self, SkipReason, Skipped};
-use crate::format::{CleanShutdown, FormatError, OffsetCheckpoint, VerifiedPoints};
+use crate::format::{
+    CleanShutdown, FormatError, OffsetCheckpoint, UnbrokenEntry, VerifiedPoints, encode_unbroken, parse_unbroken,
+};
 use crate::name::{PartitionId, TopicName, TopicPartition};
-use crate::partition::{Partition, VerifiedPoint};
+use crate::partition::{NoteLine, Notes, Partition, Unbroken, VerifiedPoint};
 use crate::types::Offset;
 use crate::vfs::{IoError, Vfs, read_whole, replace_whole};
 
@@ -30,6 +39,8 @@ pub(super) struct Checkpointed {
     pub log_start_offsets: BTreeMap<TopicPartition, Offset>,
     pub first_dirty_offsets: BTreeMap<TopicPartition, Offset>,
     pub verified: BTreeMap<TopicPartition, VerifiedPoint>,
+    high_watermarks: BTreeMap<TopicPartition, Offset>,
+    pub unbroken: BTreeMap<TopicPartition, Unbroken>,
 }
 
 impl Checkpointed {
@@ -50,8 +61,36 @@ impl Checkpointed {
             log_start_offsets: load_offsets(vfs, root, layout::LOG_START_OFFSETS, skipped)?,
             first_dirty_offsets: load_offsets(vfs, root, layout::CLEANER_OFFSETS, skipped)?,
             verified,
+            high_watermarks: load_offsets(vfs, root, layout::HIGH_WATERMARKS, skipped)?,
+            unbroken: load_unbroken(vfs, root, skipped)?,
         })
     }
+
+    /// What was noted of a partition, as a line.
+    fn line(&self, id: &TopicPartition) -> NoteLine {
+        let offset = |offsets: &BTreeMap<TopicPartition, Offset>| offsets.get(id).copied();
+        NoteLine {
+            recovery_point: offset(&self.recovery_points).unwrap_or(Offset::ZERO),
+            log_start: offset(&self.log_start_offsets).unwrap_or(Offset::ZERO),
+            first_base: Offset::ZERO,
+            high_watermark: offset(&self.high_watermarks).unwrap_or(Offset::ZERO),
+            first_dirty: offset(&self.first_dirty_offsets),
+            verified: self.verified.get(id).copied(),
+            unbroken: self.unbroken.get(id).copied(),
+        }
+    }
+}
+
+fn load_unbroken(
+    vfs: &dyn Vfs,
+    root: &Path,
+    skipped: &mut Vec<Skipped>,
+) -> Result<BTreeMap<TopicPartition, Unbroken>, StoreError> {
+    let entries = load(vfs, root, layout::UNBROKEN, skipped, parse_unbroken)?.unwrap_or_default();
+    let note = |UnbrokenEntry { partition, from, log_start, leader_epoch }| {
+        (partition, Unbroken { from, log_start, leader_epoch })
+    };
+    Ok(entries.into_iter().map(note).collect())
 }
 
 fn load_offsets(
@@ -101,87 +140,120 @@ fn load<T>(
     }
 }
 
-/// Writes the files, and remembers what they hold.
+/// The lines of all partitions, and the files that hold them.
+#[derive(Debug)]
+pub(super) struct NoteKeeper {
+    vfs: Arc<dyn Vfs>,
+    root: PathBuf,
+    state: Mutex<State>,
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Checkpoints {
+struct State {
+    lines: BTreeMap<TopicPartition, NoteLine>,
+    /// What the files hold.
     written: BTreeMap<&'static str, Vec<u8>>,
 }
 
-impl Checkpoints {
-    /// Brings the checkpoint files up to date with `partitions`, durably. What they said of `failed` ones stays.
-    ///
-    /// # Errors
-    /// As the operating system says; files not reached yet still hold what they held.
-    pub(super) fn write(
-        &mut self,
-        vfs: &dyn Vfs,
-        root: &Path,
-        partitions: &[Partition],
-        failed: &[(TopicPartition, Lines)],
-    ) -> Result<(), IoError> {
-        let mut contents = offsets(partitions, failed);
-        contents.extend(verified(vfs, partitions, failed));
-        let mut changed = false;
-        for (name, bytes) in contents {
-            if self.written.get(name) != Some(&bytes) {
-                replace_whole(vfs, &root.join(name), &bytes)?;
-                self.written.insert(name, bytes);
-                changed = true;
-            }
-        }
-        if changed { vfs.sync_dir(root).inspect_err(|_| self.written.clear()) } else { Ok(()) }
+impl Notes for NoteKeeper {
+    fn renew(&self, partition: &TopicPartition, line: &dyn Fn() -> NoteLine) -> Result<(), IoError> {
+        let mut state = self.state.lock();
+        state.lines.insert(partition.clone(), line());
+        self.write(&mut state)
     }
 }
 
+impl NoteKeeper {
+    /// Keeps what was noted of `partitions`; other lines go with the next write.
+    pub(super) fn new<'a>(
+        vfs: Arc<dyn Vfs>,
+        root: PathBuf,
+        noted: &Checkpointed,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+    ) -> Self {
+        let lines = partitions.map(|id| (id.clone(), noted.line(id))).collect();
+        Self { vfs, root, state: Mutex::new(State { lines, written: BTreeMap::new() }) }
+    }
+
+    /// Brings the files up to date with `partitions`, durably. Lines of others stay as they are.
+    ///
+    /// # Errors
+    /// As the operating system says; files not reached yet still hold what they held.
+    pub(super) fn renew_all(&self, partitions: &[Partition]) -> Result<(), IoError> {
+        let mut state = self.state.lock();
+        for partition in partitions {
+            state.lines.insert(partition.id().clone(), partition.note_line());
+        }
+        self.write(&mut state)
+    }
+
+    /// What is noted of a partition.
+    pub(super) fn line(&self, partition: &TopicPartition) -> Option<NoteLine> {
+        self.state.lock().lines.get(partition).copied()
+    }
+
+    /// Forgets the partitions of a topic, durably.
+    ///
+    /// # Errors
+    /// As for [`NoteKeeper::renew_all`].
+    pub(super) fn forget(&self, topic: &TopicName) -> Result<(), IoError> {
+        let mut state = self.state.lock();
+        state.lines.retain(|id, _| id.topic != *topic);
+        self.write(&mut state)
+    }
+
+    fn write(&self, state: &mut State) -> Result<(), IoError> {
+        let mut contents = offsets(&state.lines);
+        contents.push((layout::UNBROKEN, unbroken(&state.lines)));
+        contents.extend(verified(&*self.vfs, &state.lines));
+        let mut changed = false;
+        for (name, bytes) in contents {
+            if state.written.get(name) != Some(&bytes) {
+                replace_whole(&*self.vfs, &self.root.join(name), &bytes)?;
+                state.written.insert(name, bytes);
+                changed = true;
+            }
+        }
+        if changed { self.vfs.sync_dir(&self.root).inspect_err(|_| state.written.clear()) } else { Ok(()) }
+    }
+}
+
+type LinesById = BTreeMap<TopicPartition, NoteLine>;
+
 /// Kafka's files.
-fn offsets(partitions: &[Partition], failed: &[(TopicPartition, Lines)]) -> Vec<(&'static str, Vec<u8>)> {
-    let all = || partitions.iter();
-    let raised = all().filter(|partition| partition.log_start_offset() > partition.first_base_offset());
-    let kept =
-        |line: fn(&Lines) -> Option<Offset>| failed.iter().filter_map(move |(id, lines)| Some((id, line(lines)?)));
+fn offsets(lines: &LinesById) -> Vec<(&'static str, Vec<u8>)> {
+    let raised = |line: &NoteLine| (line.log_start > line.first_base).then_some(line.log_start);
     vec![
-        (layout::RECOVERY_POINTS, encode(all(), Partition::recovery_point, kept(|lines| lines.recovery_point))),
-        (layout::LOG_START_OFFSETS, encode(raised, Partition::log_start_offset, kept(|lines| lines.log_start_offset))),
-        (layout::HIGH_WATERMARKS, encode(all(), Partition::high_watermark, std::iter::empty())),
-        (
-            layout::CLEANER_OFFSETS,
-            encode_some(all(), Partition::first_dirty_offset, kept(|lines| lines.first_dirty_offset)),
-        ),
+        (layout::RECOVERY_POINTS, encode(lines, |line| Some(line.recovery_point))),
+        (layout::LOG_START_OFFSETS, encode(lines, raised)),
+        (layout::HIGH_WATERMARKS, encode(lines, |line| Some(line.high_watermark))),
+        (layout::CLEANER_OFFSETS, encode(lines, |line| line.first_dirty)),
     ]
 }
 
-fn encode<'a>(
-    partitions: impl Iterator<Item = &'a Partition>,
-    offset: impl Fn(&Partition) -> Offset,
-    kept: impl Iterator<Item = (&'a TopicPartition, Offset)>,
-) -> Vec<u8> {
-    encode_some(partitions, |partition| Some(offset(partition)), kept)
+fn encode(lines: &LinesById, offset: impl Fn(&NoteLine) -> Option<Offset>) -> Vec<u8> {
+    let entry = |(id, line): (&TopicPartition, &NoteLine)| {
+        Some((id.topic.as_str().to_owned(), id.partition.value(), offset(line)?))
+    };
+    OffsetCheckpoint { entries: lines.iter().filter_map(entry).collect() }.encode()
 }
 
-fn encode_some<'a>(
-    partitions: impl Iterator<Item = &'a Partition>,
-    offset: impl Fn(&Partition) -> Option<Offset>,
-    kept: impl Iterator<Item = (&'a TopicPartition, Offset)>,
-) -> Vec<u8> {
-    let open = partitions.filter_map(|partition| Some((partition.id(), offset(partition)?)));
-    let entry = |(id, offset): (&TopicPartition, Offset)| (id.topic.as_str().to_owned(), id.partition.value(), offset);
-    OffsetCheckpoint { entries: open.chain(kept).map(entry).collect() }.encode()
+fn unbroken(lines: &LinesById) -> Vec<u8> {
+    let entry = |(id, line): (&TopicPartition, &NoteLine)| {
+        let Unbroken { from, log_start, leader_epoch } = line.unbroken?;
+        Some(UnbrokenEntry { partition: id.clone(), from, log_start, leader_epoch })
+    };
+    encode_unbroken(&lines.iter().filter_map(entry).collect::<Vec<_>>())
 }
 
-/// Our file, where the machine tells its boots apart.
-fn verified(
-    vfs: &dyn Vfs,
-    partitions: &[Partition],
-    failed: &[(TopicPartition, Lines)],
-) -> Option<(&'static str, Vec<u8>)> {
+/// Our file of what was verified, where the machine tells its boots apart.
+fn verified(vfs: &dyn Vfs, lines: &LinesById) -> Option<(&'static str, Vec<u8>)> {
     let boot_id = vfs.boot_id()?;
-    let open = partitions.iter().map(|partition| (partition.id(), partition.verified_point()));
-    let kept = failed.iter().map(|(id, lines)| (id, lines.verified));
-    let point = |(id, point): (&TopicPartition, Option<VerifiedPoint>)| {
-        let VerifiedPoint { base_offset, position } = point?;
+    let point = |(id, line): (&TopicPartition, &NoteLine)| {
+        let VerifiedPoint { base_offset, position } = line.verified?;
         Some((id.clone(), base_offset, position))
     };
-    let points = open.chain(kept).filter_map(point).collect();
+    let points = lines.iter().filter_map(point).collect();
     Some((layout::VERIFIED_POINTS, VerifiedPoints { boot_id, points }.encode()))
 }
 

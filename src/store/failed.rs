@@ -13,7 +13,7 @@ use super::partitions::{Job, Opener};
 use super::topic::TopicShared;
 use super::{Shared, Topic};
 use crate::name::{PartitionId, TopicPartition};
-use crate::partition::{PartitionRecovery, VerifiedPoint};
+use crate::partition::{NoteLine, PartitionRecovery, Unbroken, VerifiedPoint};
 use crate::types::Offset;
 
 /// A partition that the store is open without.
@@ -33,6 +33,7 @@ pub(super) struct Lines {
     pub recovery_point: Option<Offset>,
     pub first_dirty_offset: Option<Offset>,
     pub verified: Option<VerifiedPoint>,
+    pub unbroken: Option<Unbroken>,
 }
 
 impl Lines {
@@ -42,16 +43,21 @@ impl Lines {
             recovery_point: checkpointed.recovery_points.get(partition).copied(),
             first_dirty_offset: checkpointed.first_dirty_offsets.get(partition).copied(),
             verified: checkpointed.verified.get(partition).copied(),
+            unbroken: checkpointed.unbroken.get(partition).copied(),
         }
     }
 }
 
-/// A partition that failed, as its topic keeps it.
-#[derive(Debug, Clone)]
-pub(super) struct Failed {
-    pub error: Arc<StoreError>,
-    /// Written back whenever the checkpoints are: the next opening must not take it for a partition that they don't know.
-    pub lines: Lines,
+impl From<NoteLine> for Lines {
+    fn from(line: NoteLine) -> Self {
+        Self {
+            log_start_offset: Some(line.log_start),
+            recovery_point: Some(line.recovery_point),
+            first_dirty_offset: line.first_dirty,
+            verified: line.verified,
+            unbroken: line.unbroken,
+        }
+    }
 }
 
 impl Topic {
@@ -92,45 +98,39 @@ impl Topic {
 }
 
 impl Shared {
-    /// What the checkpoints must go on to say of partitions that are not open.
-    pub(super) fn failed_lines(&self) -> Vec<(TopicPartition, Lines)> {
+    /// Whether there are partitions that could not be opened.
+    pub(super) fn has_failed(&self) -> bool {
         let topics = self.topics.read();
-        let own = topics.values().filter(|topic| !topic.name().is_cluster_metadata());
-        own.flat_map(|topic| topic.failed_lines()).collect()
+        topics.values().any(|topic| !topic.name().is_cluster_metadata() && !topic.failed().is_empty())
     }
 
     fn reopen(&self, topic: &Arc<TopicShared>, number: PartitionId) -> Result<PartitionRecovery, StoreError> {
         // While it is held, nobody deletes the topic or opens the partition too.
-        let mut admin = self.lock_admin()?;
+        let _admin = self.lock_admin()?;
         self.check_live(topic)?;
-        let Some(failed) = topic.failed_one(number) else {
+        if !topic.has_failed(number) {
             // Somebody else was faster.
             return topic.opened_one(number).map_or_else(|| Err(topic.lacks(number)), |open| Ok(open.reopen()?));
         };
         let id = TopicPartition::new(topic.name().clone(), number);
-        match self.open_failed(topic, &id, failed.lines) {
+        match self.open_failed(topic, &id) {
             Ok(recovery) => {
                 // As after opening a store: recovery may have cut the log. What can't be written now, maintenance writes.
-                let _ = self.check_writable().and_then(|()| self.write_checkpoints(&mut admin));
+                let _ = self.check_writable().and_then(|()| self.write_checkpoints());
                 Ok(recovery)
             }
             Err(error) => {
                 let error = Arc::new(error);
-                let lines = self.lines_on_disk(&id).unwrap_or(failed.lines);
-                topic.add_failed(number, Failed { error: Arc::clone(&error), lines });
+                topic.add_failed(number, Arc::clone(&error));
                 Err(StoreError::PartitionFailed { partition: id, source: error })
             }
         }
     }
 
-    fn open_failed(
-        &self,
-        topic: &TopicShared,
-        id: &TopicPartition,
-        lines: Lines,
-    ) -> Result<PartitionRecovery, StoreError> {
+    fn open_failed(&self, topic: &TopicShared, id: &TopicPartition) -> Result<PartitionRecovery, StoreError> {
         let (vfs, root) = (&*self.opener.vfs, &self.opener.root);
         let create = !self.opener.read_only && vfs.metadata(&layout::partition_dir(root, id))?.is_none();
+        let lines = self.opener.notes.line(id).map_or_else(Lines::default, Lines::from);
         let job = Job { id: id.clone(), settings: topic.settings(), topic_id: topic.id(), create, lines };
         let opener = Opener { clean: false, ..self.opener.clone() };
         let opened = opener.open(&job)?.ok_or_else(|| topic.lacks(id.partition))?;
@@ -139,11 +139,5 @@ impl Shared {
         }
         topic.add([opened.partition]);
         Ok(opened.recovery)
-    }
-
-    /// What the checkpoints say now: the attempt may have lowered a line before it cut the log.
-    fn lines_on_disk(&self, id: &TopicPartition) -> Option<Lines> {
-        let loaded = Checkpointed::load(&*self.opener.vfs, &self.opener.root, false, &mut Vec::new());
-        loaded.ok().map(|checkpointed| Lines::of(&checkpointed, id))
     }
 }

@@ -12,7 +12,7 @@
 //! | `.lock`, `.stratalog.lock` | file | both | locked while the store is open; their existence says nothing |
 //! | `stratalog-topics` | file | ours | the topics and their config |
 //! | `stratalog-producer-ids` | file | ours | see `producer_ids.rs` |
-//! | `stratalog-verified` | file | ours | see `checkpoints.rs` |
+//! | `stratalog-unbroken`, `stratalog-verified` | file | ours | see `checkpoints.rs` |
 //!
 //! Other files are ignored; other folders are skipped and reported.
 
@@ -39,14 +39,16 @@ pub(super) const CLEAN_MARK: &str = ".kafka_cleanshutdown";
 pub(super) const TOPIC_LIST: &str = "stratalog-topics";
 /// Our note of what was verified in this boot.
 pub(super) const VERIFIED_POINTS: &str = "stratalog-verified";
+/// Our note of where logs have no gap.
+pub(super) const UNBROKEN: &str = "stratalog-unbroken";
 
 /// Our note of the producer ids that were handed out.
 #[cfg(feature = "client")]
 pub(super) const PRODUCER_IDS: &str = "stratalog-producer-ids";
 
 /// Any of these files makes a folder a store.
-const SIGNS: [&str; 6] =
-    [RECOVERY_POINTS, LOG_START_OFFSETS, HIGH_WATERMARKS, CLEANER_OFFSETS, TOPIC_LIST, VERIFIED_POINTS];
+const SIGNS: [&str; 7] =
+    [RECOVERY_POINTS, LOG_START_OFFSETS, HIGH_WATERMARKS, CLEANER_OFFSETS, TOPIC_LIST, VERIFIED_POINTS, UNBROKEN];
 
 /// These may stand in a folder that nobody has used yet.
 const LOCKS: [&str; 2] = [".lock", ".stratalog.lock"];

@@ -64,11 +64,10 @@ pub(crate) use producer_ids::CoordinatorClaim;
 use crate::clock::Clock;
 use crate::config::{StoreConfig, StoreSettings, TopicConfig};
 use crate::metrics::{Counters, StoreMetrics};
-use crate::name::TopicName;
+use crate::name::{TopicName, TopicPartition};
 use crate::partition::{CutFiles, LogError, Partition};
 use crate::types::Timestamp;
 use crate::vfs::DirLock;
-use checkpoints::Checkpoints;
 use parallel::in_parallel;
 use partitions::Opener;
 use removal::{Removals, Removed};
@@ -112,6 +111,8 @@ pub(crate) struct Shared {
     config: StoreConfig,
     settings: StoreSettings,
     report: OpenReport,
+    /// Whether somebody has asked for the report.
+    is_report_read: AtomicBool,
     topics: RwLock<BTreeMap<TopicName, Arc<TopicShared>>>,
     /// Set, under `admin`, by whoever closes the store.
     closed: AtomicBool,
@@ -125,7 +126,6 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct Admin {
     list: TopicsFile,
-    checkpoints: Checkpoints,
     removals: Removals,
     /// Topics that are being deleted and whose folders still have their names.
     ending: BTreeMap<TopicName, Arc<TopicShared>>,
@@ -149,9 +149,17 @@ impl LogStore {
         &self.shared.opener.root
     }
 
-    /// What opening the store found and did.
+    /// What opening the store found and did. The report of what recovery cut stands in the folders too, and is part of every later
+    /// opening's until this was called once.
     #[must_use]
     pub fn open_report(&self) -> &OpenReport {
+        if !self.shared.is_report_read.swap(true, Ordering::SeqCst) {
+            let has_cuts = |id: &TopicPartition| {
+                self.shared.report.partitions.iter().any(|found| found.id == *id && !found.cuts.is_empty())
+            };
+            let partitions = self.shared.own_partitions().into_iter();
+            partitions.filter(|partition| has_cuts(partition.id())).for_each(|partition| partition.forget_cut_list());
+        }
         &self.shared.report
     }
 
@@ -260,12 +268,12 @@ impl LogStore {
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::ReadOnly`], [`StoreError::Closed`].
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        let mut admin = self.shared.change()?;
+        let _admin = self.shared.change()?;
         for partition in self.shared.own_partitions() {
             // Indexes and snapshots of producers only spare the next opening work: what can't be written now, it does.
             partition.persist_state().ok();
         }
-        self.shared.write_checkpoints(&mut admin)
+        self.shared.write_checkpoints()
     }
 
     /// Ends the store in order: every handle made from it or a clone is refused from now on, everything is synced, the
@@ -285,7 +293,7 @@ impl LogStore {
         let closed = self.shared.close_partitions();
         self.shared.end_partitions();
         let mut admin = self.shared.admin.lock();
-        let result = self.shared.write_end(&mut admin, closed);
+        let result = self.shared.write_end(closed);
         admin.lock = None;
         result
     }
@@ -365,9 +373,8 @@ impl Shared {
         results.into_iter().collect()
     }
 
-    fn write_checkpoints(&self, admin: &mut Admin) -> Result<(), StoreError> {
-        let (partitions, failed) = (self.own_partitions(), self.failed_lines());
-        Ok(admin.checkpoints.write(&*self.opener.vfs, &self.opener.root, &partitions, &failed)?)
+    fn write_checkpoints(&self) -> Result<(), StoreError> {
+        Ok(self.opener.notes.renew_all(&self.own_partitions())?)
     }
 
     fn cut_files(&self) -> CutFiles {
@@ -381,13 +388,13 @@ impl Shared {
     }
 
     /// Writes down, after every partition has ended, what makes the next opening a clean one.
-    fn write_end(&self, admin: &mut Admin, closed: Result<(), LogError>) -> Result<(), StoreError> {
+    fn write_end(&self, closed: Result<(), LogError>) -> Result<(), StoreError> {
         if self.opener.read_only {
             return Ok(());
         }
-        self.write_checkpoints(admin)?;
+        self.write_checkpoints()?;
         closed?;
-        if self.failed_lines().is_empty() {
+        if !self.has_failed() {
             checkpoints::put_clean_mark(&*self.opener.vfs, &self.opener.root)?;
         }
         Ok(())

@@ -16,9 +16,9 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::checkpoints::{self, Checkpointed, Checkpoints};
+use super::checkpoints::{self, Checkpointed, NoteKeeper};
 use super::error::StoreError;
-use super::failed::{Failed, FailedPartition, Lines};
+use super::failed::{FailedPartition, Lines};
 use super::layout::{self, Found};
 use super::parallel::in_parallel;
 use super::partitions::{Job, Opened, Opener};
@@ -165,11 +165,16 @@ impl Opening {
         }
         let found = layout::scan(&*vfs, &self.root, |id| list.has_partition(id))?;
         let leftovers = found.deleted.clone();
-        let opener = self.opener(clean);
-        let plan = self.plan(&list, found)?;
+        let noted = Checkpointed::load(&*vfs, &self.root, clean, &mut self.report.skipped)?;
+        let plan = self.plan(&list, found, &noted)?;
+        let is_ours = |job: &&Job| !job.id.topic.is_cluster_metadata();
+        let jobs = || plan.iter().flat_map(|plan| &plan.jobs).filter(is_ours);
+        let has_all_notes = jobs().all(|job| job.lines.unbroken.is_some());
+        let notes = NoteKeeper::new(Arc::clone(&vfs), self.root.clone(), &noted, jobs().map(|job| &job.id));
+        let opener = self.opener(clean, notes);
         let topics = self.open_partitions(&opener, plan)?;
         let mut shared = self.assemble(opener, list, topics, lock);
-        shared.settle(leftovers, &deleted);
+        shared.settle(leftovers, &deleted, has_all_notes);
         Ok(LogStore { shared: Arc::new(shared) })
     }
 
@@ -211,7 +216,7 @@ impl Opening {
         Ok(clean)
     }
 
-    fn opener(&self, clean: bool) -> Opener {
+    fn opener(&self, clean: bool, notes: NoteKeeper) -> Opener {
         Opener {
             vfs: Arc::clone(&self.options.vfs),
             clock: Arc::clone(&self.options.clock),
@@ -221,15 +226,14 @@ impl Opening {
             read_only: self.options.read_only,
             residency: Arc::new(Residency::of_process(self.options.vfs.open_files_max())),
             producer_expiration_ms: self.settings.producer_id_expiration_ms,
+            notes: Arc::new(notes),
         }
     }
 
     /// What to open: each topic with its config and one job for each partition.
-    fn plan(&mut self, list: &TopicsFile, found: Found) -> Result<Vec<Plan>, StoreError> {
-        let vfs = Arc::clone(&self.options.vfs);
-        self.report.skipped = found.skipped;
+    fn plan(&mut self, list: &TopicsFile, found: Found, noted: &Checkpointed) -> Result<Vec<Plan>, StoreError> {
+        self.report.skipped.extend(found.skipped);
         let mut present: BTreeSet<TopicPartition> = found.partitions.iter().cloned().collect();
-        let checkpointed = Checkpointed::load(&*vfs, &self.root, self.report.clean, &mut self.report.skipped)?;
         let mut by_topic: BTreeMap<TopicName, BTreeSet<PartitionId>> = BTreeMap::new();
         for id in &found.partitions {
             by_topic.entry(id.topic.clone()).or_default().insert(id.partition);
@@ -251,9 +255,7 @@ impl Opening {
         }
         let is_deleting = |name: &TopicName| list.get(name).is_some_and(|entry| entry.state == TopicState::Deleting);
         let topics = by_topic.into_iter().filter(|(name, _)| !is_deleting(name));
-        topics
-            .map(|(name, partitions)| self.plan_topic(list.get(&name), &checkpointed, &present, name, partitions))
-            .collect()
+        topics.map(|(name, partitions)| self.plan_topic(list.get(&name), noted, &present, name, partitions)).collect()
     }
 
     fn plan_topic(
@@ -314,7 +316,6 @@ impl Opening {
                 self.admit_all(opener, topic, outcomes);
             }
         }
-        self.keep_lines_of_failed(opener, &topics);
         if !self.report.created.is_empty() {
             opener.vfs.sync_dir(&self.root)?;
         }
@@ -335,7 +336,7 @@ impl Opening {
                     let error = Arc::new(error);
                     let failed = FailedPartition { partition: job.id.clone(), error: Arc::clone(&error) };
                     self.report.failed.push(failed);
-                    topic.add_failed(job.id.partition, Failed { error, lines: job.lines });
+                    topic.add_failed(job.id.partition, error);
                 }
             }
         }
@@ -357,22 +358,6 @@ impl Opening {
         Ok(true)
     }
 
-    /// An opening that failed halfway may have lowered a line before it cut the log: what the checkpoints say now is kept.
-    fn keep_lines_of_failed(&self, opener: &Opener, topics: &BTreeMap<TopicName, TopicShared>) {
-        if self.report.failed.is_empty() || opener.read_only {
-            return;
-        }
-        // Damage was reported when they were read first; where they can't be read now, the lines stay as they were.
-        let loaded = Checkpointed::load(&*opener.vfs, &self.root, opener.clean, &mut Vec::new());
-        let Ok(checkpointed) = loaded else { return };
-        for failed in &self.report.failed {
-            if let Some(topic) = topics.get(&failed.partition.topic) {
-                let (error, lines) = (Arc::clone(&failed.error), Lines::of(&checkpointed, &failed.partition));
-                topic.add_failed(failed.partition.partition, Failed { error, lines });
-            }
-        }
-    }
-
     fn assemble(
         self,
         opener: Opener,
@@ -380,14 +365,14 @@ impl Opening {
         topics: Vec<TopicShared>,
         lock: Option<Box<dyn DirLock>>,
     ) -> Shared {
-        let (checkpoints, removals) = (Checkpoints::default(), Removals::default());
-        let admin = Admin { list, checkpoints, removals, ending: BTreeMap::new(), lock };
+        let admin = Admin { list, removals: Removals::default(), ending: BTreeMap::new(), lock };
         let topics = topics.into_iter().map(|topic| (topic.name().clone(), Arc::new(topic))).collect();
         Shared {
             opener: Opener { clean: true, ..opener },
             config: self.options.config,
             settings: self.settings,
             report: self.report,
+            is_report_read: AtomicBool::new(false),
             topics: RwLock::new(topics),
             closed: AtomicBool::new(false),
             admin: Mutex::new(admin),
@@ -399,22 +384,23 @@ impl Opening {
 
 impl Shared {
     /// The last part of opening a store for writing: `leftovers` are folders to remove, `deleted` topics to forget.
-    fn settle(&mut self, leftovers: Vec<PathBuf>, deleted: &[TopicName]) {
+    /// `has_all_notes` says that every partition was noted.
+    fn settle(&mut self, leftovers: Vec<PathBuf>, deleted: &[TopicName], has_all_notes: bool) {
         if self.opener.read_only {
             return;
         }
         let (vfs, now) = (Arc::clone(&self.opener.vfs), self.opener.clock.now());
-        let (partitions, failed) = (self.own_partitions(), self.failed_lines());
+        let partitions = self.own_partitions();
         let (admin, warnings) = (self.admin.get_mut(), &mut self.report.warnings);
         leftovers.into_iter().for_each(|dir| admin.removals.add(now, dir));
         let removed = admin.removals.step(&*vfs, now);
         warnings.extend(removed.failure.map(|error| OpenWarning::new(PostponedWork::Removal, error)));
-        if self.report.clean && deleted.is_empty() {
+        if self.report.clean && deleted.is_empty() && has_all_notes {
             return;
         }
-        // Recovery may have cut below an old recovery point, which must not be trusted after the next crash.
-        let root = &self.opener.root;
-        if let Err(error) = admin.checkpoints.write(&*vfs, root, &partitions, &failed) {
+        // Where a log has no gaps must be known before it grows.
+        let (root, notes) = (&self.opener.root, &self.opener.notes);
+        if let Err(error) = notes.renew_all(&partitions) {
             // The list keeps deleted topics until the checkpoints have forgotten them: a new topic of that name would inherit
             // their offsets.
             warnings.push(OpenWarning::new(PostponedWork::Checkpoints, error));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::checkpoints::NoteKeeper;
 use super::error::StoreError;
 use super::failed::Lines;
 use super::layout::{self, SkipReason, Skipped};
@@ -30,6 +31,7 @@ pub(super) struct Opener {
     pub residency: Arc<Residency>,
     /// `producer.id.expiration.ms`.
     pub producer_expiration_ms: u64,
+    pub notes: Arc<NoteKeeper>,
 }
 
 /// One partition to open.
@@ -89,6 +91,8 @@ impl Opener {
             residency: Arc::clone(&self.residency),
             first_dirty_offset: job.lines.first_dirty_offset,
             producer_expiration_ms: self.producer_expiration_ms,
+            unbroken: job.lines.unbroken,
+            notes: Arc::<NoteKeeper>::clone(&self.notes),
         };
         let (partition, recovery) = Partition::open(params)?;
         Ok(Opened { partition, recovery, topic_id, damage, unwritten })

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 
 use super::Shared;
 use super::error::StoreError;
-use super::failed::{Failed, FailedPartition, Lines};
+use super::failed::FailedPartition;
 use super::layout;
 use crate::config::{TopicConfig, TopicSettings};
 use crate::format::file_name::FileName;
@@ -112,7 +112,7 @@ struct State {
     config: TopicConfig,
     settings: Arc<TopicSettings>,
     partitions: BTreeMap<PartitionId, Partition>,
-    failed: BTreeMap<PartitionId, Failed>,
+    failed: BTreeMap<PartitionId, Arc<StoreError>>,
 }
 
 impl State {
@@ -180,9 +180,9 @@ impl TopicShared {
         let state = self.state.read();
         match (state.partitions.get(&number), state.failed.get(&number)) {
             (Some(open), _) => Ok(open.clone()),
-            (None, Some(failed)) => {
+            (None, Some(error)) => {
                 let partition = TopicPartition::new(self.name.clone(), number);
-                Err(StoreError::PartitionFailed { partition, source: Arc::clone(&failed.error) })
+                Err(StoreError::PartitionFailed { partition, source: Arc::clone(error) })
             }
             (None, None) => {
                 drop(state);
@@ -196,9 +196,9 @@ impl TopicShared {
         self.state.read().partitions.get(&number).cloned()
     }
 
-    /// One partition that failed.
-    pub(super) fn failed_one(&self, number: PartitionId) -> Option<Failed> {
-        self.state.read().failed.get(&number).cloned()
+    /// Whether that partition failed.
+    pub(super) fn has_failed(&self, number: PartitionId) -> bool {
+        self.state.read().failed.contains_key(&number)
     }
 
     /// The error about a partition that isn't there.
@@ -213,23 +213,16 @@ impl TopicShared {
     /// All partitions that failed.
     pub(super) fn failed(&self) -> Vec<FailedPartition> {
         let state = self.state.read();
-        let failed = state.failed.iter().map(|(number, failed)| FailedPartition {
+        let failed = state.failed.iter().map(|(number, error)| FailedPartition {
             partition: TopicPartition::new(self.name.clone(), *number),
-            error: Arc::clone(&failed.error),
+            error: Arc::clone(error),
         });
         failed.collect()
     }
 
-    /// What the checkpoints say of the partitions that failed.
-    pub(super) fn failed_lines(&self) -> Vec<(TopicPartition, Lines)> {
-        let state = self.state.read();
-        let id = |number: &PartitionId| TopicPartition::new(self.name.clone(), *number);
-        state.failed.iter().map(|(number, failed)| (id(number), failed.lines)).collect()
-    }
-
     /// Notes that a partition could not be opened.
-    pub(super) fn add_failed(&self, number: PartitionId, failed: Failed) {
-        self.state.write().failed.insert(number, failed);
+    pub(super) fn add_failed(&self, number: PartitionId, error: Arc<StoreError>) {
+        self.state.write().failed.insert(number, error);
     }
 
     /// Ends every partition and waits until nobody is inside one, a compaction included. The caller must not hold what somebody

@@ -1,12 +1,13 @@
-//! What interrupted work left in a partition's folder: unfinished swaps are dropped, decided ones completed, files without a
-//! segment removed (reference 10.2, steps 1 to 5).
+//! What interrupted work left in a partition's folder: a log that was being emptied begins anew, unfinished swaps are dropped,
+//! decided ones completed, files without a segment removed (reference 10.2, steps 1 to 5).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Opening;
+use super::{EpochTable, Opening};
 use crate::format::file_name::{FileKind, FileName, Suffix};
 use crate::partition::LogError;
+use crate::partition::notes::NoteLine;
 use crate::segment::{Segment, file_path};
 use crate::types::Offset;
 
@@ -53,6 +54,43 @@ impl Opening<'_> {
         }
         indexes.into_iter().try_for_each(|index| self.make_live(index))?;
         self.sync_dir()
+    }
+
+    /// Empties a log that was being emptied when a crash interrupted it, and begins it anew where the mark says; the notes follow
+    /// before the mark goes. Returns whether there was a mark.
+    pub(super) fn finish_restart(&mut self, names: &[String]) -> Result<bool, LogError> {
+        let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        let (marks, others): (Vec<&FileName>, Vec<&FileName>) =
+            parsed.iter().partition(|name| name.kind() == FileKind::Restarted && name.suffix() == Suffix::None);
+        let Some(start) = marks.iter().filter_map(|name| name.offset()).max() else {
+            if self.reopening {
+                // A mark that was just removed must not come back.
+                self.sync_dir()?;
+            }
+            return Ok(false);
+        };
+        let belongs = |name: &&&FileName| {
+            let is_kept = matches!(name.suffix(), Suffix::Cut) || (self.reopening && name.suffix() == Suffix::Deleted);
+            name.offset().is_some() && !is_kept
+        };
+        self.remove_all(&others.iter().filter(belongs).copied().collect::<Vec<_>>())?;
+        self.sync_dir()?;
+        self.create(start)?;
+        self.io(self.params.notes.renew(&self.params.id, &|| NoteLine::of_empty(start)))?;
+        self.remove_all(&marks)?;
+        self.sync_dir()?;
+        self.restarted_at = Some(start);
+        self.epochs = EpochTable::default();
+        Ok(true)
+    }
+
+    /// Finds the marks of the log start. They go with the next removal, when the notes say the same.
+    pub(super) fn read_trim_marks(&mut self, names: &[String]) {
+        let marks = names.iter().filter_map(|name| FileName::parse(name));
+        for mark in marks.filter(|name| name.kind() == FileKind::Trimmed && name.suffix() == Suffix::None) {
+            self.noted_start = self.noted_start.max(mark.offset());
+            self.trim_marks.push(self.params.dir.join(mark.to_string()));
+        }
     }
 
     fn make_live(&self, swap: &FileName) -> Result<(), LogError> {

@@ -1,43 +1,78 @@
-//! Verifying what a crash may have damaged, batch by batch, and cutting the log at the first damage (reference 10.4). What is cut
-//! stays in the folder.
+//! Verifying what a crash may have damaged, as a chain: batch after batch, segment after segment, each begins where the one before
+//! verifiably ended (reference 10.4). At the first place where it doesn't, the log is cut.
+//!
+//! A log may have gaps of its own: compaction leaves some, and other programs may. Where it is noted to have none, a gap is a hole.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Cut, Opening};
-use crate::format::file_name::{FileKind, Suffix};
+use super::Opening;
 use crate::partition::LogError;
-use crate::segment::{Recovered, Scan, Segment, file_path};
-use crate::types::{Offset, Position};
-
-/// Names tried for one `.cut` file before the oldest is replaced.
-const CUT_NAMES_MAX: u32 = 1000;
+use crate::segment::{Fault, Gaps, Recovered, Scan, Segment};
+use crate::types::Offset;
 
 impl Opening<'_> {
-    /// Verifies what may be damaged and cuts the log at the first damage. Returns whether anything was verified.
-    pub(super) fn recover_segments(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<bool, LogError> {
+    /// Verifies what may be damaged and cuts the log at the first damage. Returns the base offset of the first segment that was
+    /// verified. Segments that were verified from their start have new indexes: they are taken out of `unindexed`.
+    pub(super) fn recover_segments(
+        &mut self,
+        segments: &mut Vec<Arc<Segment>>,
+        unindexed: &mut BTreeSet<Offset>,
+    ) -> Result<Option<Offset>, LogError> {
         if self.params.read_only {
-            return Ok(false);
+            return Ok(None);
         }
-        let first = match self.first_unverified(segments)? {
-            Some(first) => first,
-            None => return Ok(false),
-        };
-        for index in first..segments.len() {
-            let Some(segment) = segments.get(index).cloned() else { break };
-            let found = self.recover_segment(&segment)?;
-            self.report.recovered_segments += 1;
-            self.params.counters.segments_recovered.add(1);
-            if let Some((position, reason)) = found.damage {
-                self.cut_tail(&segment, position, found.next_offset, reason.clone())?;
-                let later = segments.split_off(index + 1);
-                self.set_aside(&later, found.next_offset, &format!("follows a cut: {reason}"))?;
+        let Some(first) = self.first_unverified(segments)? else { return Ok(None) };
+        let verified_from = segments.get(first).map(|segment| segment.base_offset());
+        let gaps = self.gaps();
+        let mut end = if first == 0 { self.noted_start(segments) } else { None };
+        let mut index = first;
+        while let Some(segment) = segments.get(index).cloned() {
+            if let Some(reason) = gap_reason(end, segment.base_offset(), gaps) {
+                let later = segments.split_off(index);
+                self.cut_between(end.unwrap_or(Offset::ZERO), &reason, &later)?;
                 break;
             }
-            segment.cut_back().map_err(|error| self.wrap(error))?;
+            let found = self.recover_segment(&segment, gaps, unindexed)?;
+            self.report.recovered_segments += 1;
+            self.params.counters.segments_recovered.add(1);
+            index += 1;
+            match found.fault {
+                None => self.drop_zeros(&segment)?,
+                Some(Fault::Damage(reason)) => {
+                    let later = segments.split_off(index);
+                    let cut = self.cut_log(&segment, found.end, found.next_offset, &reason, &later);
+                    self.tolerate_full_disk(cut)?;
+                    break;
+                }
+                Some(Fault::Overflow) => {
+                    index -= 1;
+                    self.split(segments, index)?;
+                    continue;
+                }
+            }
             segment.release();
+            end = Some(found.next_offset);
         }
-        Ok(true)
+        Ok(verified_from)
+    }
+
+    /// Which gaps are the log's own.
+    pub(super) fn gaps(&self) -> Gaps {
+        let newest = self.epochs.latest().map(|(epoch, _)| epoch);
+        let noted = self.params.unbroken.map(|unbroken| unbroken.gaps(self.params.first_dirty_offset, newest));
+        noted.unwrap_or(Gaps::Anywhere)
+    }
+
+    /// Where a log must begin whose first segment is to be verified: at its start, if that is noted; anywhere below the recovery
+    /// point.
+    fn noted_start(&self, segments: &[Arc<Segment>]) -> Option<Offset> {
+        let unbroken = self.params.unbroken.filter(|_| self.restarted_at.is_none())?;
+        let start = unbroken.log_start.max(self.noted_start.unwrap_or(Offset::ZERO));
+        let start = start.max(self.params.recovery_point.unwrap_or(Offset::ZERO));
+        // The first segment may begin below the log start.
+        let first = segments.first()?.base_offset();
+        Some(if first < start { first } else { start })
     }
 
     /// The first segment that needs to be verified; `None` after a clean stop that left the active segment whole.
@@ -48,92 +83,74 @@ impl Opening<'_> {
             let whole = matches!(active.end(), Ok((end, _)) if end.value() == active.size());
             return Ok((!whole || !active.has_sane_indexes()).then_some(last));
         }
+        let below = |holds: &dyn Fn(Offset) -> bool| {
+            segments.partition_point(|segment| holds(segment.base_offset())).saturating_sub(1)
+        };
         let first = match self.params.verified {
-            Some(verified) => segments.partition_point(|segment| segment.base_offset() <= verified.base_offset),
+            Some(verified) => below(&|base| base <= verified.base_offset),
             // The recovery point speaks of batches. A segment that ends right there may have been sealed after that flush, or been
             // verified by an earlier opening: then its indexes, that of transactions too, are not synced before the next flush.
-            None => {
-                let point = self.params.recovery_point.unwrap_or(Offset::ZERO);
-                segments.partition_point(|segment| segment.base_offset() < point)
-            }
+            None => below(&|base| base < self.params.recovery_point.unwrap_or(Offset::ZERO)),
         };
-        Ok(Some(first.saturating_sub(1)))
+        // What lies below the log start is on its way out, in any order.
+        let started = below(&|base| base <= self.noted_start.unwrap_or(Offset::ZERO));
+        Ok(Some(first.max(started)))
     }
 
-    fn recover_segment(&mut self, segment: &Segment) -> Result<Recovered, LogError> {
+    fn recover_segment(
+        &mut self,
+        segment: &Segment,
+        gaps: Gaps,
+        unindexed: &mut BTreeSet<Offset>,
+    ) -> Result<Recovered, LogError> {
+        let base = segment.base_offset();
         let scan = match self.params.verified {
-            Some(verified) if verified.base_offset == segment.base_offset() => Scan::From(verified.position),
+            Some(verified) if verified.base_offset == base && !unindexed.contains(&base) => {
+                Scan::From(verified.position)
+            }
             _ => Scan::Whole,
         };
         if matches!(scan, Scan::Whole) {
             self.reindex(segment)?;
         }
         let (epochs, mut has_producers) = (&mut self.epochs, false);
-        let recovered = segment.recover(scan, &mut |header| {
+        let recovered = segment.recover(scan, gaps, &mut |header| {
             has_producers |= header.producer_id().is_some();
-            if let Some(epoch) = header.leader_epoch()
-                && epochs.latest().is_none_or(|(latest, _)| epoch > latest)
-            {
-                epochs.assign(epoch, header.base_offset());
-            }
+            epochs.note(header.leader_epoch(), header.base_offset());
         });
-        if matches!(scan, Scan::Whole) && !has_producers {
-            self.plain.insert(segment.base_offset());
-        }
-        recovered.map_err(|error| LogError::segment(&self.params.id, error))
-    }
-
-    fn cut_tail(
-        &mut self,
-        segment: &Segment,
-        position: Position,
-        from_offset: Offset,
-        reason: String,
-    ) -> Result<(), LogError> {
-        let file = segment.path();
-        let moved_to = self.cut_name(&file)?;
-        let bytes = segment.cut_tail_into(&moved_to).map_err(|error| self.wrap(error))?;
-        self.params.counters.bytes_cut.add(bytes);
-        self.report.cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason });
-        Ok(())
-    }
-
-    /// Takes whole segments out of the log, keeping their batches as `.cut` files.
-    pub(super) fn set_aside(
-        &mut self,
-        segments: &[Arc<Segment>],
-        from_offset: Offset,
-        reason: &str,
-    ) -> Result<(), LogError> {
-        for segment in segments {
-            let file = segment.path();
-            let moved_to = self.cut_name(&file)?;
-            self.io(self.params.vfs.rename(&file, &moved_to))?;
-            for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex, FileKind::Snapshot] {
-                let path = file_path(&self.params.dir, kind, segment.base_offset(), Suffix::None);
-                match self.params.vfs.remove_file(&path) {
-                    Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
-                    _ => {}
-                }
+        if matches!(scan, Scan::Whole) {
+            unindexed.remove(&base);
+            if !has_producers {
+                self.plain.insert(base);
             }
-            let bytes = segment.size();
-            self.params.counters.bytes_cut.add(bytes);
-            let (position, reason) = (Position::ZERO, reason.to_owned());
-            self.report.cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason });
         }
-        self.io(self.params.vfs.sync_dir(&self.params.dir))
+        recovered.map_err(|error| self.wrap(error))
     }
 
-    /// A free name for what is cut out of `file`: `<file>.cut`, then `<file>.2.cut` and so on.
-    fn cut_name(&self, file: &Path) -> Result<PathBuf, LogError> {
-        let stem = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut path = self.params.dir.join(format!("{stem}.cut"));
-        for number in 2..CUT_NAMES_MAX {
-            if self.io(self.params.vfs.metadata(&path))?.is_none() {
-                break;
-            }
-            path = self.params.dir.join(format!("{stem}.{number}.cut"));
+    /// Gives back space behind the last batch that was reserved and never written.
+    fn drop_zeros(&self, segment: &Segment) -> Result<(), LogError> {
+        let size = self.io(self.params.vfs.metadata(&segment.path()))?.map_or(0, |metadata| metadata.size);
+        if size <= segment.size() || self.reopening {
+            return Ok(());
         }
-        Ok(path)
+        segment.cut_tail().map_err(|error| self.wrap(error))
     }
+
+    /// Where a full disk has no room for what must be kept aside, the partition can be read up to there, and be reopened later.
+    fn tolerate_full_disk(&mut self, cut: Result<(), LogError>) -> Result<(), LogError> {
+        match cut {
+            Err(error) if error.kind() == crate::types::ErrorKind::StorageFull && !self.reopening => {
+                self.report.warnings.push(error.to_string());
+                self.obstacle = Some(error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+/// Why a segment at `base` can't follow a log that ends at `end`.
+fn gap_reason(end: Option<Offset>, base: Offset, gaps: Gaps) -> Option<String> {
+    let end = end.filter(|end| !gaps.allow(*end, base))?;
+    Some(format!("offset_order: the log ends at offset {end}, and the next segment begins at {base}"))
 }

@@ -8,10 +8,10 @@ use crate::config::{TopicConfig, TopicSettings};
 use crate::format::file_name::FileKind;
 use crate::format::{AbortedTransaction, ProducerSnapshot, Record};
 use crate::name::{PartitionId, TopicName, TopicPartition};
-use crate::partition::{LogError, OpenParams};
+use crate::partition::{LogError, NoteLine, Notes, OpenParams};
 use crate::segment::{BatchFacts, CleanedSegment};
 use crate::types::{ProducerId, Timestamp};
-use crate::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, Vfs};
+use crate::vfs::{Effect, Fault, FaultyVfs, IoError, MemoryVfs, Operation, Vfs};
 
 const DIR: &str = "/log/t-0";
 
@@ -55,6 +55,18 @@ fn params(vfs: Arc<dyn Vfs>) -> OpenParams {
         residency: Arc::default(),
         first_dirty_offset: None,
         producer_expiration_ms: 86_400_000,
+        unbroken: None,
+        notes: Arc::new(NoNotes),
+    }
+}
+
+/// Nothing of what is noted outside of the folder.
+#[derive(Debug)]
+struct NoNotes;
+
+impl Notes for NoNotes {
+    fn renew(&self, _: &TopicPartition, _: &dyn Fn() -> NoteLine) -> Result<(), IoError> {
+        Ok(())
     }
 }
 
@@ -121,7 +133,7 @@ impl Rig {
     }
 
     fn replace(&self, plan: Plan) -> Result<bool, LogError> {
-        self.partition.replace(&self.sources(), self.replacements(plan))
+        self.partition.replace(self.partition.generation(), &self.sources(), self.replacements(plan))
     }
 }
 
@@ -206,7 +218,7 @@ fn a_crash_at_any_moment_leaves_all_originals_or_all_replacements() {
             let rig = rig();
             let (sources, replacements) = (rig.sources(), rig.replacements(plan));
             rig.vfs.crash_after(crash_at);
-            let done = rig.partition.replace(&sources, replacements);
+            let done = rig.partition.replace(rig.partition.generation(), &sources, replacements);
             let images = (0..SEEDS).map(|seed| rig.vfs.crash_image(seed).unwrap());
             for (seed, image) in images.chain([rig.memory.process_crash_image()]).enumerate() {
                 let when = format!("plan {number}, end at {crash_at}, image {seed}");
@@ -230,7 +242,7 @@ fn a_crash_while_a_swap_is_finished_changes_nothing() {
         let rig = rig();
         let (sources, replacements) = (rig.sources(), rig.replacements(plan));
         rig.vfs.crash_after(swap_crash);
-        if rig.partition.replace(&sources, replacements).is_ok() {
+        if rig.partition.replace(rig.partition.generation(), &sources, replacements).is_ok() {
             break;
         }
         let expected = check(&rig.vfs.crash_image(0).unwrap(), plan, "the first opening");
@@ -257,7 +269,7 @@ fn a_failing_disk_takes_the_partition_offline_and_reopening_brings_back_one_or_t
                 let rig = rig();
                 let (sources, replacements) = (rig.sources(), rig.replacements(plan));
                 rig.vfs.inject(Fault { after, ..Fault::new(operation, Effect::Error(std::io::ErrorKind::Other)) });
-                let result = rig.partition.replace(&sources, replacements);
+                let result = rig.partition.replace(rig.partition.generation(), &sources, replacements);
                 rig.vfs.clear_faults();
                 let when = format!("{operation:?} {after}");
                 if result.is_ok() {
@@ -289,7 +301,9 @@ fn readers_keep_the_old_segments_and_new_ones_see_the_replacements() {
     assert!(rig.replace(PLANS[0]).unwrap());
     assert_eq!(content(&rig.partition), replaced(PLANS[0]));
     assert_eq!(rig.partition.segments()[0].modified().unwrap(), Timestamp::from_millis(77_000));
-    assert!(rig.partition.replace(&rig.sources(), rig.replacements(&[(0, &[12])])).unwrap());
+    assert!(
+        rig.partition.replace(rig.partition.generation(), &rig.sources(), rig.replacements(&[(0, &[12])])).unwrap()
+    );
     rig.partition.flush().unwrap();
     let later = Timestamp::MAX;
     assert!(rig.partition.remove_expired_files(later).unwrap() > 0);
@@ -331,8 +345,8 @@ fn the_next_flush_does_not_miss_sources_that_were_never_synced() {
 fn sources_that_retention_removed_are_not_missed_and_deleted_only_once() {
     let rig = rig();
     let (sources, replacements) = (rig.sources(), rig.replacements(PLANS[2]));
-    rig.partition.delete_oldest(2).unwrap();
-    assert!(rig.partition.replace(&sources, replacements).unwrap());
+    rig.partition.delete_expired(|_, _, _| 2).unwrap();
+    assert!(rig.partition.replace(rig.partition.generation(), &sources, replacements).unwrap());
     let trash: Vec<_> = rig.partition.inner.trash.lock().iter().flat_map(|entry| entry.files.clone()).collect();
     let unique: BTreeSet<_> = trash.iter().collect();
     assert_eq!(trash.len(), unique.len());
@@ -344,7 +358,7 @@ fn sources_that_retention_removed_are_not_missed_and_deleted_only_once() {
 #[test]
 fn a_log_that_was_cut_or_deleted_meanwhile_is_left_as_it_is() {
     let changes: [fn(&Partition); 5] = [
-        |partition| assert!(partition.delete_oldest(3).unwrap() > 0),
+        |partition| assert!(partition.delete_expired(|_, _, _| 3).unwrap().bytes > 0),
         |partition| partition.truncate_to(offset(25)).unwrap(),
         |partition| partition.truncate_to(offset(5)).unwrap(),
         |partition| partition.truncate_fully_and_start_at(offset(40)).unwrap(),
@@ -355,7 +369,7 @@ fn a_log_that_was_cut_or_deleted_meanwhile_is_left_as_it_is() {
         let (sources, replacements) = (rig.sources(), rig.replacements(PLANS[2]));
         change(&rig.partition);
         let before = content(&rig.partition);
-        assert!(!rig.partition.replace(&sources, replacements).unwrap());
+        assert!(!rig.partition.replace(rig.partition.generation(), &sources, replacements).unwrap());
         assert_eq!(content(&rig.partition), before);
         assert_eq!(survivors(&rig.memory, &[Suffix::Cleaned, Suffix::Swap]), [""; 0]);
     }
@@ -370,7 +384,7 @@ fn a_source_that_became_the_active_segment_and_grew_is_not_replaced() {
     rig.partition.truncate_to(offset(27)).unwrap();
     rig.partition.append(&[Record::new(b"not in the replacement")]).unwrap();
     rig.partition.roll().unwrap();
-    assert!(!rig.partition.replace(&sources, replacements).unwrap());
+    assert!(!rig.partition.replace(rig.partition.generation(), &sources, replacements).unwrap());
     assert_eq!(content(&rig.partition)[1], (20, vec![22, 25, 27], vec![25]));
 }
 
@@ -383,7 +397,7 @@ fn what_an_earlier_cleaning_left_does_not_undo_a_swap() {
         rig.memory.sync_dir(Path::new(DIR)).unwrap();
         let (sources, replacements) = (rig.sources(), rig.replacements(PLANS[2]));
         rig.vfs.crash_after(crash_at);
-        let done = rig.partition.replace(&sources, replacements);
+        let done = rig.partition.replace(rig.partition.generation(), &sources, replacements);
         for seed in 0..SEEDS {
             check(&rig.vfs.crash_image(seed).unwrap(), PLANS[2], &format!("end at {crash_at}, image {seed}"));
         }
@@ -398,6 +412,9 @@ fn a_partition_that_is_offline_or_closed_refuses_and_removes_the_replacements() 
     let rig = rig();
     let (sources, replacements) = (rig.sources(), rig.replacements(PLANS[0]));
     rig.partition.invalidate();
-    assert!(matches!(rig.partition.replace(&sources, replacements), Err(LogError::Closed { .. })));
+    assert!(matches!(
+        rig.partition.replace(rig.partition.generation(), &sources, replacements),
+        Err(LogError::Closed { .. })
+    ));
     assert_eq!(survivors(&rig.memory, &[Suffix::Cleaned, Suffix::Swap]), [""; 0]);
 }

@@ -1,0 +1,230 @@
+//! Removing the log's start: deleted records, expired segments, and the files that wait to be unlinked (reference 10.8, 11.2).
+//!
+//! What goes is decided and taken out of the log under the append lock, and no file is touched there. Before the first file loses
+//! its name, a mark says durably where the log starts now, and names go oldest first; so a crash leaves the end of the log. The
+//! mark is an empty file, which a full disk has room for, and goes when the notes say the same. A file that can't be renamed stays
+//! in line for the next try. Opening passes over whatever lies below the log start.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{Inner, LogError, Partition, SegmentFacts, Trash, load, store};
+use crate::format::file_name::FileName;
+use crate::segment::Segment;
+use crate::types::{Offset, Timestamp};
+use crate::vfs::OpenMode;
+
+/// What has left the log and still stands in the folder.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    /// Segments that still have their names, oldest first.
+    pub waiting: VecDeque<Arc<Segment>>,
+    /// The marks of the log start.
+    pub marks: Vec<PathBuf>,
+}
+
+/// What a retention pass took out of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Expired {
+    pub segments: usize,
+    /// Bytes of their `.log` files.
+    pub bytes: u64,
+}
+
+impl Partition {
+    /// Raises the log start offset to `offset`, never lowers it; whole segments below it go with the next retention pass.
+    /// Returns the log start offset that holds now.
+    ///
+    /// # Durability
+    /// Durable with the store's next checkpoint; a crash before may bring the records back, as in Kafka.
+    ///
+    /// # Errors
+    /// [`LogError::OffsetOutOfRange`] above the high watermark; [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
+    pub fn delete_records_before(&self, offset: Offset) -> Result<Offset, LogError> {
+        let _inside = self.inner.enter_writable()?;
+        let _writer = self.inner.writer.lock();
+        self.inner.check_online()?;
+        let (start, end) = (self.log_start_offset(), self.high_watermark());
+        if offset > end {
+            return Err(LogError::OffsetOutOfRange { partition: self.id().clone(), got: offset, start, end });
+        }
+        self.inner.raise_log_start(offset);
+        Ok(self.log_start_offset())
+    }
+
+    /// Removes the oldest segments, as many as `count` says of the log as it stands, and raises the log start offset to the
+    /// first that stays; where that is none, a new one is begun first.
+    pub(crate) fn delete_expired(
+        &self,
+        count: impl Fn(&[SegmentFacts], Offset, Offset) -> usize,
+    ) -> Result<Expired, LogError> {
+        let _inside = self.inner.enter_to_reopen()?;
+        let _structure = self.inner.structure.lock();
+        // What an earlier pass could not remove goes first.
+        self.inner.finish_removals()?;
+        let doomed = self.inner.take_expired(&|facts| {
+            let (start, end) = (self.log_start_offset(), self.high_watermark());
+            count(facts, start, end)
+        })?;
+        if doomed.is_empty() {
+            return Ok(Expired::default());
+        }
+        let expired = Expired { segments: doomed.len(), bytes: doomed.iter().map(|segment| segment.size()).sum() };
+        self.inner.counters.segments_deleted.add(expired.segments as u64);
+        self.inner.counters.bytes_deleted.add(expired.bytes);
+        self.inner.removals.lock().waiting.extend(doomed);
+        self.inner.finish_removals()?;
+        Ok(expired)
+    }
+
+    /// Unlinks files that were deleted longer ago than `file.delete.delay.ms`; returns how many. One that can't be unlinked is
+    /// tried again by the next call.
+    pub(crate) fn remove_expired_files(&self, now: Timestamp) -> Result<usize, LogError> {
+        let _inside = self.inner.enter_to_reopen()?;
+        let due: Vec<Trash> = {
+            let mut trash = self.inner.trash.lock();
+            trash.extract_if(.., |entry| entry.due <= now).collect()
+        };
+        let (mut removed, mut failure, mut left) = (0, None, Vec::new());
+        for entry in due {
+            for file in &entry.files {
+                match self.inner.vfs.remove_file(file) {
+                    Ok(()) => removed += 1,
+                    // An index that was never written, or a file that somebody removed by hand.
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => {
+                        failure.get_or_insert(error);
+                        left.push(file.clone());
+                    }
+                }
+            }
+            if !left.is_empty() {
+                let files = std::mem::take(&mut left);
+                self.inner.trash.lock().push(Trash { files, due: entry.due });
+            }
+        }
+        failure.map_or(Ok(removed), |error| Err(self.inner.wrap(error)))
+    }
+}
+
+impl Inner {
+    /// What retention decides on, oldest segment first.
+    fn segment_facts(&self) -> Result<Vec<SegmentFacts>, LogError> {
+        let list = self.list();
+        let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain([load(&self.log_end)]);
+        let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
+            let largest_timestamp = match segment.largest_timestamp()? {
+                Some(timestamp) => Some(timestamp),
+                None => segment.modified()?,
+            };
+            Ok(SegmentFacts { size: segment.size(), largest_timestamp, end_offset })
+        });
+        facts.collect::<Result<_, crate::segment::SegmentError>>().map_err(|error| self.wrap(error))
+    }
+
+    /// Decides which segments go and takes them out of the log, under one lock: an append or a roll in between would make the
+    /// decision one about another log.
+    fn take_expired(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<Vec<Arc<Segment>>, LogError> {
+        let verified = self.verify_ages(count)?;
+        let mut writer = self.writer.lock();
+        let count = count(&self.segment_facts()?).min(verified);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.check_online()?;
+        if count > self.list().sealed().len() && self.list().active().size() > 0 {
+            self.roll_to(&mut writer, load(&self.log_end))?;
+        }
+        let list = self.list();
+        let doomed: Vec<_> = list.sealed().iter().take(count).cloned().collect();
+        let kept = list.without_first(doomed.len());
+        self.raise_log_start(kept.first().base_offset());
+        *self.segments.write() = kept;
+        self.forget(&doomed);
+        Ok(doomed)
+    }
+
+    /// Sees to it that the ages of what would go now come from the batches and not from an index: a damaged index must cost
+    /// time, not records. Returns how many segments that are.
+    fn verify_ages(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<usize, LogError> {
+        let (list, count) = (self.list(), count(&self.segment_facts()?));
+        for segment in list.iter().take(count) {
+            segment.exact_greatest().map_err(|error| self.wrap(error))?;
+        }
+        Ok(count)
+    }
+
+    fn raise_log_start(&self, offset: Offset) {
+        if offset > load(&self.log_start) {
+            store(&self.log_start, offset);
+            self.epochs.update(|table| table.truncate_from_start(offset));
+        }
+    }
+
+    /// Takes the names of segments that have left the log, oldest first. Once the notes say where the log starts, the mark goes.
+    pub(super) fn finish_removals(&self) -> Result<(), LogError> {
+        let mut removals = self.removals.lock();
+        if !removals.waiting.is_empty() {
+            self.mark_start(&mut removals)?;
+        }
+        while let Some(segment) = removals.waiting.front() {
+            self.mark_deleted(segment)?;
+            removals.waiting.pop_front();
+        }
+        if removals.marks.is_empty() {
+            return Ok(());
+        }
+        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
+        // On a full disk this has to wait until the removed files have made room.
+        if self.renew_notes().is_ok() {
+            self.remove_marks(&mut removals)?;
+        }
+        Ok(())
+    }
+
+    fn mark_start(&self, removals: &mut Removals) -> Result<(), LogError> {
+        let mark = self.dir.join(FileName::trimmed(load(&self.log_start)).to_string());
+        if !removals.marks.contains(&mark) {
+            self.vfs.open(&mark, OpenMode::Create).map_err(|error| self.wrap(error))?;
+            removals.marks.push(mark);
+        }
+        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
+    }
+
+    /// The marks don't come back after the next sync of the folder: whatever lowers the log start syncs it.
+    fn remove_marks(&self, removals: &mut Removals) -> Result<(), LogError> {
+        while let Some(mark) = removals.marks.last() {
+            match self.vfs.remove_file(mark) {
+                Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
+                _ => drop(removals.marks.pop()),
+            }
+        }
+        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
+    }
+
+    /// Sees to it that no mark of the log start is left, which would contradict a lower one.
+    pub(super) fn require_no_marks(&self) -> Result<(), LogError> {
+        self.finish_removals()?;
+        if self.removals.lock().marks.is_empty() {
+            Ok(())
+        } else {
+            self.renew_notes().and_then(|()| self.finish_removals())
+        }
+    }
+
+    /// Renames the files of segments at the log's end that leave it, newest first, and remembers when to unlink them.
+    pub(super) fn discard(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
+        self.forget(segments);
+        segments.iter().rev().try_for_each(|segment| self.mark_deleted(segment))?;
+        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
+    }
+
+    fn mark_deleted(&self, segment: &Segment) -> Result<(), LogError> {
+        let due = self.clock.now().saturating_add(self.settings.read().file_delete_delay_ms);
+        self.forget_snapshot(segment.base_offset());
+        let files = segment.mark_deleted().map_err(|error| self.wrap(error))?;
+        self.trash.lock().push(Trash { files, due });
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! What recovery takes out of the log: kept under names that end in `.cut`, and listed in the folder before it is taken out, so that
+//! a crash in between hides nothing from the next report (format: `format/cut_list.rs`).
+//!
+//! Cuts go newest first: whole segments from the end on, then the tail of the damaged one. So what a crash leaves has the same
+//! damage at its end, and the next opening goes on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Cut, Opening};
+use crate::format::file_name::{CUT_LIST, FileKind, Suffix};
+use crate::format::{CutEntry, encode_cut_list, parse_cut_list};
+use crate::partition::notes::NoteLine;
+use crate::partition::{LogError, Partition};
+use crate::segment::{Segment, file_path};
+use crate::types::{Offset, Position};
+use crate::vfs::{read_whole, replace_whole};
+
+/// Names tried for one `.cut` file before the oldest is replaced.
+const CUT_NAMES_MAX: u32 = 1000;
+
+impl Opening<'_> {
+    /// The cuts of earlier openings that nobody has read of, as far as they were carried out. A list that is damaged is none.
+    pub(super) fn unread_cuts(&self, names: &[String]) -> Result<Vec<Cut>, LogError> {
+        let bytes = self.io(read_whole(&*self.params.vfs, &self.params.dir.join(CUT_LIST)))?;
+        let entries = bytes.and_then(|bytes| parse_cut_list(&bytes).ok()).unwrap_or_default();
+        let is_there = |entry: &CutEntry| names.contains(&entry.moved_to);
+        let dir = &self.params.dir;
+        Ok(entries.into_iter().filter(is_there).map(|entry| cut_of(dir, entry)).collect())
+    }
+
+    /// Cuts the log behind `position` of `segment`, and all of the `later` segments off with it.
+    pub(super) fn cut_log(
+        &mut self,
+        segment: &Segment,
+        position: Position,
+        from_offset: Offset,
+        reason: &str,
+        later: &[Arc<Segment>],
+    ) -> Result<(), LogError> {
+        self.lower_notes(from_offset)?;
+        self.set_aside(later, from_offset, &format!("follows a cut: {reason}"))?;
+        let file = segment.path();
+        let size = self.io(self.params.vfs.metadata(&file))?.map_or(0, |metadata| metadata.size);
+        let moved_to = self.cut_name(&file, position)?;
+        let bytes = size.saturating_sub(position.value());
+        let cut = Cut { file, moved_to: moved_to.clone(), position, bytes, from_offset, reason: reason.to_owned() };
+        self.announce(vec![cut])?;
+        segment.copy_tail_to(&moved_to).map_err(|error| self.wrap(error))?;
+        if !self.reopening {
+            // Otherwise readers may have mapped it, and what is kept is about to be copied to a new file.
+            segment.cut_tail().map_err(|error| self.wrap(error))?;
+        }
+        Ok(())
+    }
+
+    /// Cuts all of the `later` segments off a log that ends at `end`.
+    pub(super) fn cut_between(&mut self, end: Offset, reason: &str, later: &[Arc<Segment>]) -> Result<(), LogError> {
+        self.lower_notes(end)?;
+        self.set_aside(later, end, reason)
+    }
+
+    /// Lowers the notes, durably, where they would be wrong of a log that ends at `end`. Should writing them fail later, the next
+    /// opening must not pass over what is appended from there on.
+    fn lower_notes(&self, end: Offset) -> Result<(), LogError> {
+        let params = self.params;
+        let noted = [params.recovery_point, params.first_dirty_offset];
+        if self.reopening || noted.iter().flatten().all(|offset| *offset <= end) {
+            return Ok(());
+        }
+        let log_start = self.noted_start.unwrap_or(Offset::ZERO);
+        let line = NoteLine {
+            recovery_point: params.recovery_point.unwrap_or(Offset::ZERO).min(end),
+            log_start,
+            first_base: Offset::ZERO,
+            high_watermark: end,
+            first_dirty: params.first_dirty_offset.map(|offset| offset.min(end)),
+            verified: None,
+            unbroken: params.unbroken,
+        };
+        self.io(params.notes.renew(&params.id, &|| line))
+    }
+
+    /// Takes whole segments out of the log, keeping their batches as `.cut` files.
+    pub(super) fn set_aside(
+        &mut self,
+        segments: &[Arc<Segment>],
+        from_offset: Offset,
+        reason: &str,
+    ) -> Result<(), LogError> {
+        let mut cuts = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let file = segment.path();
+            let moved_to = self.cut_name(&file, Position::ZERO)?;
+            let (position, bytes) = (Position::ZERO, segment.size());
+            cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason: reason.to_owned() });
+        }
+        let names: Vec<_> = cuts.iter().map(|cut| (cut.file.clone(), cut.moved_to.clone())).collect();
+        self.announce(cuts)?;
+        for (segment, (file, moved_to)) in segments.iter().zip(&names).rev() {
+            self.io(self.params.vfs.rename(file, moved_to))?;
+            for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex, FileKind::Snapshot] {
+                let path = file_path(&self.params.dir, kind, segment.base_offset(), Suffix::None);
+                match self.params.vfs.remove_file(&path) {
+                    Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
+                    _ => {}
+                }
+            }
+            self.sync_dir()?;
+        }
+        Ok(())
+    }
+
+    /// Adds cuts to the report and to the list in the folder, before they are carried out.
+    fn announce(&mut self, cuts: Vec<Cut>) -> Result<(), LogError> {
+        if cuts.is_empty() {
+            return Ok(());
+        }
+        self.params.counters.bytes_cut.add(cuts.iter().map(|cut| cut.bytes).sum());
+        let is_again = |known: &Cut| cuts.iter().any(|cut| cut.moved_to == known.moved_to);
+        self.report.cuts.retain(|known| !is_again(known));
+        self.report.cuts.extend(cuts);
+        self.report.cuts.sort_by(|left, right| (&left.file, left.position).cmp(&(&right.file, right.position)));
+        let entries: Vec<_> = self.report.cuts.iter().map(entry_of).collect();
+        self.io(replace_whole(&*self.params.vfs, &self.params.dir.join(CUT_LIST), &encode_cut_list(&entries)))?;
+        self.sync_dir()
+    }
+
+    /// A free name for what is cut out of `file`: `<file>.cut`, then `<file>.2.cut` and so on. An earlier opening that was
+    /// interrupted in the same cut has a name for it.
+    fn cut_name(&self, file: &Path, position: Position) -> Result<PathBuf, LogError> {
+        let is_same = |cut: &&Cut| cut.file == file && cut.position == position && position > Position::ZERO;
+        if let Some(cut) = self.report.cuts.iter().find(is_same) {
+            return Ok(cut.moved_to.clone());
+        }
+        let stem = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut path = self.params.dir.join(format!("{stem}.cut"));
+        for number in 2..CUT_NAMES_MAX {
+            if self.io(self.params.vfs.metadata(&path))?.is_none() {
+                break;
+            }
+            path = self.params.dir.join(format!("{stem}.{number}.cut"));
+        }
+        Ok(path)
+    }
+}
+
+impl Partition {
+    /// Forgets the list of cuts: somebody has read it.
+    pub(crate) fn forget_cut_list(&self) {
+        if let Ok(_inside) = self.enter_writable() {
+            // What can't be removed now is reported once more.
+            self.inner.vfs.remove_file(&self.inner.dir.join(CUT_LIST)).ok();
+        }
+    }
+}
+
+fn cut_of(dir: &Path, entry: CutEntry) -> Cut {
+    let CutEntry { file, moved_to, position, bytes, from_offset, reason } = entry;
+    Cut { file: dir.join(file), moved_to: dir.join(moved_to), position, bytes, from_offset, reason }
+}
+
+fn entry_of(cut: &Cut) -> CutEntry {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    CutEntry {
+        file: name(&cut.file),
+        moved_to: name(&cut.moved_to),
+        position: cut.position,
+        bytes: cut.bytes,
+        from_offset: cut.from_offset,
+        reason: cut.reason.clone(),
+    }
+}

@@ -1,0 +1,184 @@
+//! Finding batches in one segment, by offset and by time.
+//!
+//! The indexes only say where to begin. An entry counts when it leads to the batch that it names; where it doesn't, the index is
+//! wrong, and the search begins at the file's start. So a damaged index costs time and hides nothing.
+
+use super::log_file::HeaderWalk;
+use super::{Segment, SegmentError};
+use crate::format::{BatchHeader, RecordBatch};
+use crate::types::{Offset, Position, Timestamp};
+
+/// A greatest timestamp with the last offset of its batch.
+type Greatest = Option<(Timestamp, Offset)>;
+
+impl Segment {
+    /// Walks the batch headers from `position`, which must be the start of a batch.
+    pub(super) fn walk(&self, position: Position) -> HeaderWalk<'_> {
+        self.log.headers_from(position, self.base_offset)
+    }
+
+    /// The first batch whose last offset is at or above `offset`.
+    pub(crate) fn find(&self, offset: Offset) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
+        let mut walk = self.walk_from(offset)?;
+        while let Some((position, header)) = walk.next_header()? {
+            if header.last_offset() >= offset {
+                return Ok(Some((position, header)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The base offset of a batch that begins at or behind `position`, not far from it where the index has one.
+    pub(crate) fn offset_behind(&self, position: Position) -> Result<Option<Offset>, SegmentError> {
+        let Some((indexed, at)) = self.offset_index.ceiling(position)?.filter(|(_, at)| *at >= position) else {
+            return Ok(None);
+        };
+        let found = self.walk(at).next_header().ok().flatten();
+        Ok(found.filter(|(_, header)| header.last_offset() == indexed).map(|(_, header)| header.base_offset()))
+    }
+
+    /// The headers of the batches from one at or before `offset` on, with their positions; ends at the end of the log or after
+    /// an error.
+    pub(crate) fn headers_from(
+        &self,
+        offset: Offset,
+    ) -> Result<impl Iterator<Item = Result<(Position, BatchHeader), SegmentError>> + '_, SegmentError> {
+        let mut walk = self.walk_from(offset)?;
+        Ok(std::iter::from_fn(move || walk.next_header().transpose()))
+    }
+
+    /// The whole batch at `position`, checksum verified; `None` where the log ends.
+    pub(crate) fn batch_at(&self, position: Position) -> Result<Option<RecordBatch>, SegmentError> {
+        self.log.batch_at(position, self.base_offset)
+    }
+
+    /// A walk that is sure to meet the first batch at or above `offset`.
+    fn walk_from(&self, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
+        let (indexed, position) = self.offset_index.floor(offset)?;
+        if position > Position::ZERO && !self.leads_to(indexed, position) {
+            return Ok(self.walk(Position::ZERO));
+        }
+        Ok(self.walk(position))
+    }
+
+    /// Whether an entry of the offset index leads to a batch that ends at the entry's offset.
+    fn leads_to(&self, indexed: Offset, position: Position) -> bool {
+        let at = self.walk(position).next_header();
+        matches!(at, Ok(Some((_, header))) if header.base_offset() <= indexed && header.last_offset() == indexed)
+    }
+
+    /// The first batch, not before `offset`, whose greatest timestamp is at or after `target`.
+    pub(crate) fn find_by_time(
+        &self,
+        target: Timestamp,
+        offset: Offset,
+    ) -> Result<Option<(Position, RecordBatch)>, SegmentError> {
+        let qualifies = |header: &BatchHeader| {
+            header.last_offset() >= offset && header.max_timestamp().is_some_and(|timestamp| timestamp >= target)
+        };
+        let mut walk = self.walk_from_time(target, offset)?;
+        while let Some((position, header)) = walk.next_header()? {
+            if qualifies(&header) {
+                return self.log.parse_at(position, &header).map(|batch| Some((position, batch)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A walk that is sure to meet the first batch, not before `offset`, with a timestamp at or after `target`.
+    fn walk_from_time(&self, target: Timestamp, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
+        match self.time_index.floor(target)? {
+            Some(entry) if self.is_time_of_batch(entry) => self.walk_from(entry.1.max(offset)),
+            _ => self.walk_from(offset),
+        }
+    }
+
+    /// Whether an entry of the time index tells of a batch as it stands in the log.
+    fn is_time_of_batch(&self, (timestamp, offset): (Timestamp, Offset)) -> bool {
+        let found = self.find(offset);
+        matches!(found, Ok(Some((_, header)))
+            if header.last_offset() == offset && header.max_timestamp() == Some(timestamp))
+    }
+
+    /// Where the batches end and the offset after the last one, by walking from the last index entry.
+    pub(crate) fn end(&self) -> Result<(Position, Offset), SegmentError> {
+        let (mut next, mut end) = (self.base_offset, Position::ZERO);
+        let mut walk = self.walk_from(Offset::MAX)?;
+        while let Some((position, header)) = walk.next_header()? {
+            next = header.last_offset().next();
+            end = position.plus(u64::from(header.size()));
+        }
+        Ok((end, next))
+    }
+
+    /// The greatest timestamp with the last offset of its batch: the time index's last entry, or a later batch's.
+    pub(crate) fn greatest(&self) -> Result<Greatest, SegmentError> {
+        if let Some(known) = self.growth.lock().greatest {
+            return Ok(known);
+        }
+        let (found, is_exact) = self.glance(Self::find_greatest)?;
+        let mut growth = self.growth.lock();
+        if growth.greatest.is_none() {
+            growth.is_exact = is_exact;
+        }
+        Ok(*growth.greatest.get_or_insert(found))
+    }
+
+    /// As [`Segment::greatest`], by the batches alone: whatever removes records by their age must not believe an index.
+    pub(crate) fn exact_greatest(&self) -> Result<Greatest, SegmentError> {
+        let greatest = self.greatest()?;
+        if self.growth.lock().is_exact {
+            return Ok(greatest);
+        }
+        let found = self.glance(|segment| segment.greatest_from(Position::ZERO, None))?;
+        let mut growth = self.growth.lock();
+        // A batch that was appended meanwhile may have a greater one.
+        let appended = growth.greatest.flatten().filter(|known| Some(*known) != greatest);
+        let is_greater = |known: &(Timestamp, Offset)| found.is_none_or(|(timestamp, _)| known.0 > timestamp);
+        growth.greatest = Some(appended.filter(is_greater).or(found));
+        growth.is_exact = true;
+        Ok(growth.greatest.flatten())
+    }
+
+    /// The greatest timestamp, and whether no index had a part in it.
+    pub(super) fn find_greatest(&self) -> Result<(Greatest, bool), SegmentError> {
+        let indexed = self.offset_index.last().unwrap_or_default();
+        let hint = self.time_index.last().unwrap_or_default();
+        let from = indexed.filter(|entry| self.knows_times_up_to(*entry, hint)).map(|(_, position)| position);
+        let known = hint.filter(|_| from.is_some());
+        let greatest = self.greatest_from(from.unwrap_or(Position::ZERO), known)?;
+        Ok((greatest, from.is_none()))
+    }
+
+    /// Whether the time index's last entry holds for all batches up to an entry of the offset index, as far as the log at both
+    /// places can tell.
+    fn knows_times_up_to(&self, (indexed, position): (Offset, Position), last: Greatest) -> bool {
+        let Ok(Some((_, header))) = self.walk(position).next_header() else { return false };
+        let is_covered = header.max_timestamp() <= last.map(|(timestamp, _)| timestamp);
+        header.last_offset() == indexed && is_covered && last.is_none_or(|entry| self.is_time_of_batch(entry))
+    }
+
+    fn greatest_from(&self, position: Position, known: Greatest) -> Result<Greatest, SegmentError> {
+        let mut greatest = known;
+        let mut walk = self.walk(position);
+        while let Some((_, header)) = walk.next_header()? {
+            if let Some(timestamp) = header.max_timestamp()
+                && greatest.is_none_or(|(known, _)| timestamp > known)
+            {
+                greatest = Some((timestamp, header.last_offset()));
+            }
+        }
+        Ok(greatest)
+    }
+
+    /// The greatest timestamp of the first batch; `None` for an empty segment or a batch without one.
+    pub(crate) fn first_timestamp(&self) -> Result<Option<Timestamp>, SegmentError> {
+        if let Some(known) = self.growth.lock().first {
+            return Ok(known);
+        }
+        let first = self.glance(|segment| segment.walk(Position::ZERO).next_header())?;
+        let found = first.and_then(|(_, header)| header.max_timestamp());
+        self.growth.lock().first = Some(found);
+        Ok(found)
+    }
+}
