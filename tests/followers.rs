@@ -493,3 +493,65 @@ fn transactions_in_a_topic_that_is_created_later_are_still_open_to_its_follower(
     let follower = beside.store.topic("later").unwrap().partition(0).unwrap();
     assert_eq!((follower.last_stable_offset(), follower.log_end_offset()), (offset(1), offset(2)));
 }
+
+#[test]
+fn a_follower_of_a_busy_writer_reads_every_record_in_order_on_a_real_disk() {
+    const RECORDS: i64 = 8000;
+    for compacts in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = stratalog::ManualClock::new(at(0));
+        let options = |read_only| StoreOptions::new().clock(Arc::new(clock.clone())).read_only(read_only);
+        let store = options(false).open(folder.path()).unwrap();
+        let policy = if compacts { "compact" } else { "delete" };
+        let entries = [
+            ("cleanup.policy", policy),
+            ("segment.bytes", "20000"),
+            ("retention.bytes", "200000"),
+            ("file.delete.delay.ms", "0"),
+            ("min.cleanable.dirty.ratio", "0.01"),
+        ];
+        let partition = store.create_topic("t", 1, config(&entries)).unwrap().partition(0).unwrap();
+        let beside = options(true).open(folder.path()).unwrap();
+        let follower = partition_of(&beside);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for number in 0..RECORDS {
+                    let (key, value) = (format!("k{}", number % 700), format!("value {number}"));
+                    partition.append(&[Record::keyed(&key, &value)]).unwrap();
+                    if number % 500 == 499 {
+                        let report = store.tick(at(number)).unwrap();
+                        assert!(report.failures.is_empty(), "{:?}", report.failures);
+                    }
+                }
+            });
+            let mut next = offset(0);
+            while next < offset(RECORDS) {
+                let batches = match follower.read(next).max_bytes(3000).fetch() {
+                    Ok(batches) => batches,
+                    Err(LogError::OffsetOutOfRange { .. }) => {
+                        next = offset(earliest(&follower)).max(next);
+                        continue;
+                    }
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+                        continue;
+                    }
+                };
+                let from = next;
+                for batch in batches.iter().filter_map(Result::ok) {
+                    for record in batch.records().map(Result::unwrap).filter(|record| record.offset() >= from) {
+                        assert!(compacts || record.offset() == next, "{} after {next}", record.offset());
+                        let expected = format!("value {}", record.offset());
+                        assert_eq!(record.value(), Some(expected.as_bytes()));
+                        next = record.offset().next();
+                    }
+                }
+                if writer.is_finished() && batches.is_empty() && next < offset(RECORDS) {
+                    assert!(follower.read(next).fetch().unwrap().next_offset() > next, "stuck at {next}");
+                }
+            }
+            writer.join().unwrap();
+        });
+        assert_eq!(read_from(&follower, earliest(&follower), 1 << 20).unwrap(), read_all(&partition));
+    }
+}
