@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::checkpoints::{self, Checkpointed};
 use super::error::StoreError;
-use super::failed::{Failed, Lines};
+use super::failed::Lines;
 use super::layout;
 use super::partitions::{Job, Opener};
 use super::topic::TopicShared;
@@ -146,7 +146,7 @@ impl Shared {
                 Ok(())
             });
             if let Err(error) = admitted {
-                shared.add_failed(job.id.partition, Failed { error: Arc::new(error), lines: job.lines });
+                shared.add_failed(job.id.partition, Arc::new(error));
             }
         }
         if shared.partition_count() > 0 {
