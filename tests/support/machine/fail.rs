@@ -17,7 +17,7 @@ use super::truth::Truth;
 use super::world::World;
 
 /// EIO, ENOSPC, EMFILE, ENOMEM, EACCES, and a full disk in the middle of a write. A sync that fails loses bytes.
-const EFFECTS: [Effect; 6] = [
+pub const EFFECTS: [Effect; 6] = [
     Effect::Error(ErrorKind::Other),
     Effect::Error(ErrorKind::StorageFull),
     Effect::OsError(24),

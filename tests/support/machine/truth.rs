@@ -89,6 +89,18 @@ impl LogTruth {
         } else {
             self.first_that(|line| line.check_log(found, Loss::Process, self.is_compacted))?
         };
+        self.take(index, found, settled);
+        Ok(())
+    }
+
+    /// Takes what an opening after a loss of power found for the log as it is.
+    pub fn survive(&mut self, found: &Found) -> Result<(), String> {
+        let index = self.check(found, Loss::Power)?;
+        self.take(index, found, true);
+        Ok(())
+    }
+
+    fn take(&mut self, index: usize, found: &Found, settled: bool) {
         let mut current = self.lines[index].clone();
         if current.end > found.end {
             // What was begun and came to nothing may yet be on the disk.
@@ -101,9 +113,9 @@ impl LogTruth {
             self.lines.iter_mut().for_each(|line| line.written = None);
             current.written = Some(found.end);
             current.start_high = found.start;
+            current.start_low = current.start_low.min(found.start);
         }
         self.lines.push(current);
-        Ok(())
     }
 
     /// Everything below `end` has been acknowledged: the process sees no line that lacks it.
@@ -149,7 +161,7 @@ impl LogTruth {
         let current = self.current_mut();
         let first_kept =
             current.batches.iter().find(|batch| batch.last >= current.start && batch.time >= now - RETENTION_MS);
-        current.start_high = first_kept.map_or(current.end, |batch| batch.base).max(current.start);
+        current.start_high = first_kept.map_or(current.end, |batch| batch.base).max(current.start_high);
     }
 
     fn begin_compaction(&mut self) {
