@@ -166,6 +166,7 @@ impl Inner {
     pub(super) fn finish_removals(&self) -> Result<(), LogError> {
         let mut removals = self.removals.lock();
         if !removals.waiting.is_empty() {
+            self.secure_snapshots(self.list().first().base_offset())?;
             self.mark_start(&mut removals)?;
         }
         while let Some(segment) = removals.waiting.front() {
