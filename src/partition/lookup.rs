@@ -50,7 +50,6 @@ impl Partition {
     }
 
     fn find_now(&self, spec: OffsetSpec) -> Result<Option<FoundOffset>, LogError> {
-        let list = self.inner.list();
         let found = match spec {
             OffsetSpec::Earliest => Ok(Some((self.log_start_offset(), None))),
             OffsetSpec::Latest => Ok(Some((self.high_watermark(), None))),
@@ -60,17 +59,23 @@ impl Partition {
             OffsetSpec::Timestamp(target) => self.find_timestamp(target),
         };
         let found = found.map_err(|error| self.inner.wrap(error))?;
-        let place = found.and_then(|(offset, timestamp)| timestamp.and(list.from(offset).next()));
-        if self.inner.read_only
-            && let Some(segment) = place.filter(|segment| !Arc::ptr_eq(segment, list.active()))
+        if let Some((offset, Some(_))) = found
+            && self.inner.read_only
         {
-            segment.check_unchanged().map_err(|error| self.inner.wrap(error))?;
+            self.check_unchanged_at(offset)?;
         }
         Ok(found.map(|(offset, timestamp)| FoundOffset {
             offset,
             timestamp,
             leader_epoch: self.inner.epochs.epoch_for(offset),
         }))
+    }
+
+    /// Refuses what was found in a sealed segment that another process has replaced meanwhile.
+    fn check_unchanged_at(&self, offset: Offset) -> Result<(), LogError> {
+        let list = self.inner.list();
+        let place = list.from(offset).next().filter(|segment| !Arc::ptr_eq(segment, list.active()));
+        place.map_or(Ok(()), |segment| segment.check_unchanged()).map_err(|error| self.inner.wrap(error))
     }
 
     fn find_timestamp(&self, target: Timestamp) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {

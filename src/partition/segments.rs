@@ -11,14 +11,20 @@ use crate::types::{Offset, Timestamp};
 
 #[derive(Debug, Clone)]
 pub(super) struct SegmentList {
-    sealed: Arc<[Arc<Segment>]>,
+    sealed: Arc<Sealed>,
     active: Arc<Segment>,
+}
+
+/// The sealed segments. With what is known of them, so that taking a list counts up no more than two references.
+#[derive(Debug)]
+struct Sealed {
+    segments: Vec<Arc<Segment>>,
     facts: Arc<SealedFacts>,
 }
 
 impl SegmentList {
     pub(super) fn new(sealed: Vec<Arc<Segment>>, active: Arc<Segment>) -> Self {
-        Self { sealed: sealed.into(), active, facts: Arc::default() }
+        Self { sealed: Arc::new(Sealed { segments: sealed, facts: Arc::default() }), active }
     }
 
     pub(super) const fn active(&self) -> &Arc<Segment> {
@@ -26,15 +32,15 @@ impl SegmentList {
     }
 
     pub(super) fn sealed(&self) -> &[Arc<Segment>] {
-        &self.sealed
+        &self.sealed.segments
     }
 
     pub(super) fn first(&self) -> &Arc<Segment> {
-        self.sealed.first().unwrap_or(&self.active)
+        self.sealed.segments.first().unwrap_or(&self.active)
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
-        self.sealed.iter().chain(std::iter::once(&self.active))
+        self.sealed.segments.iter().chain(std::iter::once(&self.active))
     }
 
     /// The segments from the one that `offset` belongs to, the one with the greatest base at or below it.
@@ -45,9 +51,9 @@ impl SegmentList {
     /// Where the segment that `offset` belongs to is in the list.
     fn position_of(&self, offset: Offset) -> usize {
         if self.active.base_offset() <= offset {
-            return self.sealed.len();
+            return self.sealed.segments.len();
         }
-        self.sealed.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
+        self.sealed.segments.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
     }
 
     /// The segments from the first on that can hold a record at or above `start` with a timestamp at or after `target`.
@@ -56,7 +62,7 @@ impl SegmentList {
         target: Timestamp,
         start: Offset,
     ) -> Result<impl Iterator<Item = &Arc<Segment>>, SegmentError> {
-        let first = self.facts.first_up_to_date(&self.sealed, target)?.unwrap_or(self.sealed.len());
+        let first = self.sealed.facts.first_up_to_date(self.sealed(), target)?.unwrap_or(self.sealed().len());
         Ok(self.iter().skip(first.max(self.position_of(start))))
     }
 
@@ -64,22 +70,23 @@ impl SegmentList {
     pub(super) fn aborting_from(&self, offset: Offset) -> impl Iterator<Item = &Arc<Segment>> {
         let mut next = Some(self.position_of(offset));
         let sealed = std::iter::from_fn(move || {
-            let position = self.facts.next_aborting(&self.sealed, next?)?;
+            let position = self.sealed.facts.next_aborting(self.sealed(), next?)?;
             next = position.checked_add(1);
-            self.sealed.get(position)
+            self.sealed.segments.get(position)
         });
         sealed.chain(std::iter::once(&self.active))
     }
 
     /// This list with `active` behind all others.
     pub(super) fn rolled(&self, active: Arc<Segment>) -> Self {
-        let sealed = self.iter().cloned().collect();
-        Self { sealed, active, facts: Arc::clone(&self.facts) }
+        let segments = self.iter().cloned().collect();
+        let facts = Arc::clone(&self.sealed.facts);
+        Self { sealed: Arc::new(Sealed { segments, facts }), active }
     }
 
     /// This list without its first `count` segments; the active one stays in any case.
     pub(super) fn without_first(&self, count: usize) -> Self {
-        Self::new(self.sealed.iter().skip(count).cloned().collect(), Arc::clone(&self.active))
+        Self::new(self.sealed.segments.iter().skip(count).cloned().collect(), Arc::clone(&self.active))
     }
 
     pub(super) fn to_vec(&self) -> Vec<Arc<Segment>> {
