@@ -555,3 +555,33 @@ fn a_follower_of_a_busy_writer_reads_every_record_in_order_on_a_real_disk() {
         assert_eq!(read_from(&follower, earliest(&follower), 1 << 20).unwrap(), read_all(&partition));
     }
 }
+
+#[test]
+fn damage_in_a_sealed_segment_is_an_error_and_not_its_end() {
+    // The length, the checksum; seen by a follower that knew the segment, or that did not.
+    for (at_byte, byte) in [(8, 1), (11, 0xff), (8, 0xff), (70, 0xff)] {
+        for knew in [false, true] {
+            let rig = Rig::new(&[]);
+            append_values(&rig.partition, 0..3);
+            let beside = knew.then(|| Beside::new(&rig));
+            if let Some(beside) = &beside {
+                assert_eq!(read_all(&beside.partition).len(), 3);
+            }
+            rig.partition.roll().unwrap();
+            append(&rig.partition, "behind");
+            let path = rig.partition.path().join("00000000000000000000.log");
+            let size = rig.memory.metadata(&path).unwrap().unwrap().size;
+            let file = rig.memory.open(&path, OpenMode::Write).unwrap();
+            file.write_at(&[byte], size / 3 + at_byte).unwrap();
+            let beside = beside.unwrap_or_else(|| Beside::new(&rig));
+            let read = |from: i64| {
+                let batches = beside.partition.read(offset(from)).fetch()?;
+                let records: Result<Vec<_>, _> = batches.records().collect();
+                Ok::<_, stratalog::Error>(records?.len())
+            };
+            let error = read(1).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{at_byte} {byte} {knew}");
+            assert_eq!(read(3).unwrap(), 1);
+        }
+    }
+}

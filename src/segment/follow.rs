@@ -178,6 +178,7 @@ impl Segment {
             return Err(self.format_error(position, source));
         }
         self.seen.lock().sealed = Some(self.traits(&*file, metadata.modified)?);
+        self.log.end_growth();
         self.offset_index.file().seal()?;
         self.time_index.file().seal()?;
         self.log.release();
@@ -199,7 +200,11 @@ impl Segment {
             // What was read until now was read from this file.
             seen.sealed = Some(self.traits(&*self.log.file()?, modified)?);
         }
-        if seen.sealed.as_ref() == Some(&found) { Ok(()) } else { Err(self.changed()) }
+        if seen.sealed.as_ref() != Some(&found) {
+            return Err(self.changed());
+        }
+        self.log.end_growth();
+        Ok(())
     }
 
     fn traits(&self, file: &dyn VfsFile, modified: Option<Timestamp>) -> Result<Traits, SegmentError> {

@@ -48,6 +48,8 @@ pub(crate) struct LogFile {
     size: AtomicU64,
     mappable: bool,
     read_only: bool,
+    /// Whether another process that wrote the file has begun the next one.
+    has_ended: AtomicBool,
     residency: Arc<Residency>,
 }
 
@@ -84,6 +86,7 @@ impl LogFile {
             size: AtomicU64::new(size),
             mappable,
             read_only,
+            has_ended: AtomicBool::new(false),
             residency: Arc::default(),
         }
     }
@@ -122,6 +125,11 @@ impl LogFile {
             Some(file) => Ok(Arc::clone(file)),
             None => Ok(self.vfs.open(&self.path(), mode)?),
         }
+    }
+
+    /// Notes that another process won't append any more: what isn't all there is damage from now on.
+    pub(crate) fn end_growth(&self) {
+        self.has_ended.store(true, Ordering::Release);
     }
 
     /// Goes on with a file that was just opened under this one's name.
@@ -307,8 +315,8 @@ impl LogFile {
     }
 
     /// Whether another process may be appending: then an incomplete batch is the end, and not damage.
-    const fn may_grow(&self) -> bool {
-        !self.mappable && self.read_only
+    fn may_grow(&self) -> bool {
+        !self.mappable && self.read_only && !self.has_ended.load(Ordering::Acquire)
     }
 
     /// Whether nothing but zeros follows up to the published length: space that was reserved and never written.
