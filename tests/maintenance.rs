@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, PathFilter};
 use stratalog::{
     CleanupPolicy, Clock as _, Durability, ErrorKind, LogStore, MaintenanceWork, ManualClock, Record, StoreConfig,
     StoreError, StoreOptions, TickReport, TopicConfig,
@@ -82,17 +82,24 @@ fn a_folder_that_cannot_be_removed_keeps_no_tick_from_checkpointing() {
 
 #[test]
 fn a_flush_that_fails_keeps_neither_retention_nor_other_partitions_from_their_turn() {
-    let rig = Rig::new(&[("flush.ms", "10")]);
-    rig.store.create_topic("u", 1, config(&[("flush.ms", "10")])).unwrap();
+    let entries = [("flush.ms", "10"), ("retention.ms", "1000"), ("file.delete.delay.ms", "0")];
+    let rig = Rig::new(&entries);
+    rig.store.create_topic("u", 1, config(&entries)).unwrap();
     let other = rig.store.topic("u").unwrap().partition(0).unwrap();
-    append(&rig.partition, "v");
-    append(&other, "v");
-    rig.vfs.inject(always(Operation::Sync, "/t-0/", io::ErrorKind::Other));
-    rig.clock.advance(10);
+    for partition in [&rig.partition, &other] {
+        append_at(partition, "old", 0);
+        partition.roll().unwrap();
+        append_at(partition, "young", 5000);
+    }
+    let logs = PathFilter::ends_with(".log");
+    rig.vfs.inject(always(Operation::Sync, "/t-0/", io::ErrorKind::StorageFull).on(logs));
+    rig.clock.advance(5000);
     let report = tick(&rig);
-    assert_eq!((works(&report), report.flushed_partitions), (vec![MaintenanceWork::Flush], 1));
+    assert_eq!((works(&report), report.flushed_partitions), (vec![MaintenanceWork::Flush], 1), "{report:?}");
     assert_eq!(report.failures[0].partition(), Some(rig.partition.id()));
-    assert_eq!(other.recovery_point(), offset(1));
+    assert_eq!(other.recovery_point(), offset(2));
+    assert_eq!((report.expired_segments, bases(&rig.partition), bases(&other)), (2, vec![1], vec![1]));
+    assert!(!rig.files().iter().any(|name| name.ends_with(".deleted")), "what frees space comes before the flush");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The background work of a store, as steps: flush by age, retention, compaction, expiry of producers, removal of deleted
-//! files, checkpoints.
+//! The background work of a store, as steps: expiry of producers, retention, removal of deleted files, flush by age, compaction,
+//! checkpoints.
 //!
 //! Nothing here runs by itself. Either the program calls [`LogStore::tick`] now and then, or it asks for threads with
 //! [`LogStore::spawn_maintenance`] and keeps the handle.
@@ -32,8 +32,8 @@ use compaction::Extent;
 use key_map::KeyMapLimits;
 
 impl LogStore {
-    /// One step of background work: syncs partitions by `flush.ms`, applies retention, compacts what is dirty enough, forgets idle
-    /// producers, unlinks files that were deleted long enough ago, writes the checkpoints. Looks at every partition once; `now`
+    /// One step of background work: forgets idle producers, applies retention, unlinks files that were deleted long enough ago, syncs
+    /// partitions by `flush.ms`, compacts what is dirty enough, writes the checkpoints. Looks at every partition once; `now`
     /// is the time that all of it goes by. With `log.cleaner.io.max.bytes.per.second`, compaction sleeps in between.
     ///
     /// # Errors
@@ -112,18 +112,19 @@ impl TickReport {
             self.expired_producers += partition.expire_producers(now);
         }
         let settings = partition.settings();
+        // First what frees space: on a full disk a flush fails, and takes the partition offline.
+        if work.retention {
+            let expired = self.expire(partition, &settings, now);
+            self.note(MaintenanceWork::Retention, expired, pace);
+        }
+        let removed = self.note(MaintenanceWork::Removal, partition.remove_expired_files(now), pace);
+        self.removed_files += removed.unwrap_or(0);
         if work.flush && partition.unflushed_ms(now) >= settings.flush_ms {
             let flushed = self.note(MaintenanceWork::Flush, partition.flush(), pace);
             self.flushed_partitions += usize::from(flushed.is_some());
         }
         // What rolls left to be synced.
         self.note(MaintenanceWork::Flush, partition.sync_sealed(), pace);
-        let removed = self.note(MaintenanceWork::Removal, partition.remove_expired_files(now), pace);
-        self.removed_files += removed.unwrap_or(0);
-        if work.retention {
-            let expired = self.expire(partition, &settings, now);
-            self.note(MaintenanceWork::Retention, expired, pace);
-        }
     }
 
     fn expire(&mut self, partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<(), LogError> {
