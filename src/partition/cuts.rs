@@ -53,9 +53,9 @@ impl Partition {
     /// [`LogError::Segment`] when the folder can't be listed or a file can't be removed; the files before it are gone.
     /// [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
     pub fn remove_cut_files(&self) -> Result<CutFiles, LogError> {
+        let _inside = self.inner.enter_writable()?;
         // Recovery by `reopen` makes such files under this lock.
         let _writer = self.inner.writer.lock();
-        self.inner.check_writable()?;
         let before = self.list_cut_files()?;
         let mut removed = CutFiles::default();
         for (name, bytes) in before {
