@@ -17,22 +17,13 @@ fn open(vfs: &(impl Vfs + Clone + 'static), clock: &ManualClock) -> LogStore {
     StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(clock.clone())).open("/log").unwrap()
 }
 
-/// Lets every call fail that takes space for the store: its own files, new folders, and the identity of partitions. The files of
-/// a partition's log are left out.
+/// Lets every call fail that takes space: writes, reservations, new folders and new drafts of files.
 fn fill_up(vfs: &FaultyVfs) {
-    let of_the_store = PathFilter::matching(|path: &Path| {
-        let is_in_root = path.parent() == Some(Path::new("/log"));
-        is_in_root || path.ends_with("partition.metadata.tmp")
-    });
-    let drafts = PathFilter::matching(|path: &Path| {
-        let is_in_root = path.parent() == Some(Path::new("/log"));
-        path.to_string_lossy().ends_with(".tmp") && (is_in_root || path.ends_with("partition.metadata.tmp"))
-    });
     let full = || Effect::Error(io::ErrorKind::StorageFull);
     for operation in [Operation::Write, Operation::Allocate, Operation::CreateDir] {
-        vfs.inject(Fault::new(operation, full()).on(of_the_store.clone()).from_nth(1));
+        vfs.inject(Fault::new(operation, full()).from_nth(1));
     }
-    vfs.inject(Fault::new(Operation::Open, full()).on(drafts).from_nth(1));
+    vfs.inject(Fault::new(Operation::Open, full()).on(PathFilter::ends_with(".tmp")).from_nth(1));
 }
 
 /// A store with old records in many segments, killed without a checkpoint.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::{Inner, LogError, Partition, SegmentFacts, Trash, load, store};
 use crate::format::file_name::FileName;
 use crate::segment::Segment;
-use crate::types::{Offset, Timestamp};
+use crate::types::{ErrorKind, Offset, Timestamp};
 use crate::vfs::OpenMode;
 
 /// What has left the log and still stands in the folder.
@@ -134,7 +134,12 @@ impl Inner {
         }
         self.check_online()?;
         if count > self.list().sealed().len() && self.list().active().size() > 0 {
-            self.roll_to(&mut writer, load(&self.log_end))?;
+            let rolled = self.roll_to(&mut writer, load(&self.log_end));
+            let is_full = rolled.as_ref().is_err_and(|error| error.kind() == ErrorKind::StorageFull);
+            // On a full disk the sealed segments go first. They make room for another one, and the next look takes this one.
+            if !is_full || self.list().sealed().is_empty() {
+                rolled?;
+            }
         }
         let list = self.list();
         let doomed: Vec<_> = list.sealed().iter().take(count).cloned().collect();
