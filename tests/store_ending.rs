@@ -109,6 +109,40 @@ fn creating_a_topic_of_a_name_that_is_being_deleted_waits_too() {
 }
 
 #[test]
+fn an_append_that_is_under_way_is_over_before_the_store_ends_or_the_name_is_free() {
+    type End = fn(LogStore);
+    let ends: [(End, usize); 3] = [
+        (|store| store.close().unwrap(), 1),
+        (drop, 1),
+        (
+            |store| {
+                store.delete_topic("t").unwrap();
+                store.create_topic("t", 1, TopicConfig::new()).unwrap();
+            },
+            0,
+        ),
+    ];
+    for (end, expected) in ends {
+        let vfs = FaultyVfs::new(MemoryVfs::new());
+        let store = open(&vfs).unwrap();
+        let topic = store.create_topic("t", 1, config(&[("file.delete.delay.ms", "0")])).unwrap();
+        let partition = topic.partition(0).unwrap();
+        drop(topic);
+        let gate = vfs.block(Hook::at(Operation::Write).path("/t-0/0"));
+        let append = thread::spawn(move || partition.append(&[Record::new("v")]).map(drop));
+        assert!(gate.wait_until_reached(SOON));
+        let ending = thread::spawn(move || end(store));
+        thread::sleep(A_WHILE);
+        assert!(!ending.is_finished(), "somebody is still inside");
+        gate.release();
+        append.join().unwrap().unwrap();
+        ending.join().unwrap();
+        let store = open(&vfs).unwrap();
+        assert_eq!(read_all(&partition_of(&store)).len(), expected);
+    }
+}
+
+#[test]
 fn the_other_topics_can_be_changed_while_a_deletion_waits() {
     let (vfs, store) = compacted();
     let (gate, compaction) = compact_halfway(&vfs, partition_of(&store));
