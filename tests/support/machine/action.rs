@@ -58,6 +58,15 @@ pub enum Action {
     Drop,
 }
 
+impl Action {
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Append { batch, durable } => format!("Append{} durable: {durable}", super::line::brief([batch])),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
 /// What a call answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {

@@ -85,11 +85,24 @@ fn fail(
 ) -> Result<(), String> {
     let mut world = World::new(script.is_compacted);
     world.vfs.inject(fault);
+    go(&mut world, script, healing, seed, check).map_err(|reason| {
+        let is_asked = std::env::var("STRATALOG_SCRIPT").is_ok();
+        if is_asked { format!("{reason}\n    {}", world.story.join("\n    ")) } else { reason }
+    })
+}
+
+fn go(
+    world: &mut World,
+    script: &Script,
+    healing: Healing,
+    seed: u64,
+    check: &impl Fn(&MemoryVfs, &Truth, &ManualClock, Loss, u64) -> Result<(), String>,
+) -> Result<(), String> {
     world.prepare(script.past);
     world.go(script);
     world.vfs.clear_faults();
     world.told()?;
-    heal(&mut world, healing)?;
+    heal(world, healing)?;
 
     world.last_error = None;
     world.end();

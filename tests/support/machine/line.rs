@@ -44,7 +44,8 @@ pub struct Line {
     pub written: Option<i64>,
     /// A compaction has seen all below, and may have taken what is superseded there.
     pub frozen: i64,
-    /// Whether the log was cut below that: then values that were superseded by cut ones may be gone.
+    /// Whether the log was cut below that: then values that were superseded by cut ones may be gone, and transactions that were
+    /// ended by cut markers.
     pub is_cut_below_frozen: bool,
 }
 
@@ -139,7 +140,7 @@ impl Line {
     }
 
     fn expected(&self, found: &Found) -> impl Iterator<Item = &Batch> {
-        self.batches.iter().filter(|batch| batch.last >= found.start && batch.base < found.end)
+        self.batches.iter().filter(|batch| batch.last >= found.start && batch.last < found.end)
     }
 
     fn check_batches(&self, found: &Found) -> Result<(), String> {
@@ -168,13 +169,15 @@ impl Line {
     }
 
     fn check_committed(&self, found: &Found, is_compacted: bool) -> Result<(), String> {
-        let mut history = self.history(found.start, found.end.min(self.end));
+        let end = found.end.min(self.end);
+        let mut history = self.history(found.start, end);
         if found.last_stable != history.last_stable() {
-            // A transaction whose first records are deleted may be forgotten.
-            let is_whole = |first: i64| first >= found.start;
-            history.producers.retain(|_, known| known.open.is_none_or(is_whole));
+            // What is deleted of a transaction may be forgotten.
+            let mut kept = self.clone();
+            kept.batches.retain(|batch| batch.last >= found.start);
+            history.producers = kept.history(found.start, end).producers;
         }
-        if found.last_stable != history.last_stable() {
+        if found.last_stable != history.last_stable() && !self.is_cut_below_frozen {
             return Err(format!("the last stable offset is {}, not {}", found.last_stable, history.last_stable()));
         }
         let decided = history.decided();

@@ -125,7 +125,12 @@ fn race(
     }
     let truth = candidates.into_iter().next().unwrap();
     let handles = Arc::into_inner(handles).ok_or("an operation that ended still holds the store")?;
-    go_on(World { memory, vfs, handles, truth, serial, violation: None, last_error: None }, seed, check).map_err(told)
+    go_on(
+        World { memory, vfs, handles, truth, serial, violation: None, last_error: None, story: Vec::new() },
+        seed,
+        check,
+    )
+    .map_err(told)
 }
 
 /// Appends and a last loss of power.
@@ -253,11 +258,6 @@ fn any(truths: &[Truth], check: impl Fn(&Truth) -> Result<(), String>) -> Result
 }
 
 fn brief(steps: &[Step]) -> String {
-    let text = |(action, result): &Step| match action {
-        Action::Append { batch, durable } => {
-            format!("append {} durable: {durable} -> {result:?}", super::line::brief([batch]))
-        }
-        action => format!("{action:?} -> {result:?}"),
-    };
+    let text = |(action, result): &Step| format!("{} -> {result:?}", action.brief());
     steps.iter().map(text).collect::<Vec<_>>().join("; ")
 }

@@ -19,6 +19,8 @@ pub struct LogTruth {
     /// The last one is the log as it is, or as the operation under way will leave it.
     pub lines: Vec<Line>,
     pub is_compacted: bool,
+    /// Whether a call failed since the log was opened or reopened.
+    pub is_unsettled: bool,
 }
 
 /// What is known of one topic.
@@ -44,7 +46,7 @@ pub struct Truth {
 
 impl LogTruth {
     pub fn new(is_compacted: bool) -> Self {
-        Self { lines: vec![Line::empty(0)], is_compacted }
+        Self { lines: vec![Line::empty(0)], is_compacted, is_unsettled: false }
     }
 
     /// The log as it is.
@@ -109,6 +111,7 @@ impl LogTruth {
             self.lines.remove(index);
         }
         current.start = found.start;
+        self.is_unsettled = !settled;
         if settled {
             self.lines.iter_mut().for_each(|line| line.written = None);
             current.written = Some(found.end);
@@ -131,6 +134,8 @@ impl LogTruth {
         for line in &mut self.lines {
             line.durable = line.durable.min(end);
             line.written = line.written.map(|written| written.min(end));
+            // The note of the log start is lowered first.
+            line.start_low = line.start_low.min(end);
         }
         self.lines.push(new);
     }
@@ -144,6 +149,7 @@ impl LogTruth {
             let kept = first.map_or(line.end, |batch| batch.last + 1);
             line.durable = line.durable.min(kept);
             line.written = line.written.map(|written| written.min(kept));
+            line.start_low = line.start_low.min(offset);
         }
         self.lines.push(new);
     }
@@ -170,8 +176,12 @@ impl LogTruth {
     }
 
     fn settle_start(&mut self) {
+        // A cut that failed may have lowered the note on the disk, and may be finished by the next opening.
+        if self.is_unsettled {
+            return;
+        }
         let current = self.current_mut();
-        current.start_low = current.start;
+        (current.start_low, current.start_high) = (current.start, current.start);
     }
 }
 

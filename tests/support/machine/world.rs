@@ -24,6 +24,8 @@ pub struct World {
     pub violation: Option<String>,
     /// The last error that a call gave.
     pub last_error: Option<String>,
+    /// What was called and what it answered, for whoever looks at one script.
+    pub story: Vec<String>,
 }
 
 impl World {
@@ -48,7 +50,16 @@ impl World {
             opening: Mutex::new(()),
         };
         let truth = Truth { is_compacted, ..Truth::default() };
-        Self { memory, vfs, handles, truth, serial: Serial::default(), violation: None, last_error: None }
+        Self {
+            memory,
+            vfs,
+            handles,
+            truth,
+            serial: Serial::default(),
+            violation: None,
+            last_error: None,
+            story: Vec::new(),
+        }
     }
 
     pub fn now(&self) -> i64 {
@@ -146,6 +157,7 @@ impl World {
         }
         self.truth.begin(action);
         let result = self.handles.perform(action);
+        self.story.push(format!("{} -> {result:?}", action.brief()));
         if self.vfs.is_crashed() {
             return;
         }
@@ -160,7 +172,8 @@ impl World {
         match result {
             Ok(done) => {
                 if is_new || matches!(action, Action::Tick { .. }) {
-                    self.observe(true)?;
+                    // A tick settles nothing about a call that failed before it.
+                    self.observe(is_new)?;
                 }
                 self.truth.finish(action, &done)?;
                 if matches!(action, Action::Tick { .. }) {
