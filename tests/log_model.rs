@@ -443,19 +443,10 @@ fn adopt(entry: &ProducerEntry) -> (i64, Known) {
     (entry.producer_id.value(), known)
 }
 
-/// Steps that are known to break promises today; `STRATALOG_UNMENDED=1` runs them.
-fn is_unmended(step: &Step) -> bool {
-    // After a kill, what an earlier life wrote counts as synced; a reopening that fails leaves the partition online.
-    number("STRATALOG_UNMENDED", 0) == 0 && matches!(step, Step::PowerLoss(_) | Step::Fault { .. })
-}
-
 fn run(script: &Script) -> Result<(), String> {
     let mut model = Model::new(script);
     let mut dice = 12345_u32;
     for (number, step) in script.steps.iter().enumerate() {
-        if is_unmended(step) {
-            continue;
-        }
         let told = |reason: String| format!("step {number}, {step:?}: {reason}");
         model.step(step).map_err(told)?;
         dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

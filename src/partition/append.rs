@@ -308,7 +308,9 @@ impl Inner {
         if !replaces {
             // What of the indexes and the snapshot can't be written now is in memory, or found again in the log.
             old.seal().ok();
-            self.take_snapshot(writer, base).ok();
+            if old.persist_aborted().is_ok() {
+                self.take_snapshot(writer, base).ok();
+            }
         }
         let replaced = if replaces {
             super::segments::SegmentList::new(list.sealed().to_vec(), std::sync::Arc::clone(&new))

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::{Inner, LogError, Partition, SegmentFacts, Trash, load, store};
 use crate::format::file_name::FileName;
 use crate::segment::Segment;
@@ -19,9 +21,29 @@ use crate::vfs::OpenMode;
 #[derive(Debug, Default)]
 pub(super) struct Removals {
     /// Segments that still have their names, oldest first.
-    pub waiting: VecDeque<Arc<Segment>>,
-    /// The marks of the log start.
-    pub marks: Vec<PathBuf>,
+    waiting: Mutex<VecDeque<Arc<Segment>>>,
+    /// The marks of the log start. Whoever removes segments holds this lock throughout.
+    marks: Mutex<Vec<PathBuf>>,
+}
+
+impl Removals {
+    pub(super) fn new(marks: Vec<PathBuf>) -> Self {
+        Self { waiting: Mutex::default(), marks: Mutex::new(marks) }
+    }
+
+    /// Has these removed instead of those that waited.
+    pub(super) fn replace_waiting(&self, segments: Vec<Arc<Segment>>) {
+        *self.waiting.lock() = segments.into();
+    }
+
+    /// The base offset of the oldest segment that still has its name.
+    pub(super) fn first_base(&self) -> Option<Offset> {
+        self.waiting.lock().front().map(|segment| segment.base_offset())
+    }
+
+    pub(super) fn holds(&self, segment: &Arc<Segment>) -> bool {
+        self.waiting.lock().iter().any(|other| Arc::ptr_eq(other, segment))
+    }
 }
 
 /// What a retention pass took out of a log.
@@ -73,7 +95,6 @@ impl Partition {
         let expired = Expired { segments: doomed.len(), bytes: doomed.iter().map(|segment| segment.size()).sum() };
         self.inner.counters.segments_deleted.add(expired.segments as u64);
         self.inner.counters.bytes_deleted.add(expired.bytes);
-        self.inner.removals.lock().waiting.extend(doomed);
         self.inner.finish_removals()?;
         Ok(expired)
     }
@@ -144,9 +165,10 @@ impl Inner {
         let list = self.list();
         let doomed: Vec<_> = list.sealed().iter().take(count).cloned().collect();
         let kept = list.without_first(doomed.len());
+        // They wait before they leave: whoever notes the log start must know that they still have their names.
+        self.removals.waiting.lock().extend(doomed.iter().cloned());
         self.raise_log_start(kept.first().base_offset());
         *self.segments.write() = kept;
-        self.forget(&doomed);
         Ok(doomed)
     }
 
@@ -169,41 +191,44 @@ impl Inner {
 
     /// Takes the names of segments that have left the log, oldest first. Once the notes say where the log starts, the mark goes.
     pub(super) fn finish_removals(&self) -> Result<(), LogError> {
-        let mut removals = self.removals.lock();
-        if !removals.waiting.is_empty() {
+        let mut marks = self.removals.marks.lock();
+        let waiting: Vec<_> = self.removals.waiting.lock().iter().cloned().collect();
+        if !waiting.is_empty() {
             self.secure_snapshots(self.list().first().base_offset())?;
-            self.mark_start(&mut removals)?;
+            self.mark_start(&mut marks)?;
+            // Until now a crash brought them back: they had to be synced with the others.
+            self.forget(&waiting);
         }
-        while let Some(segment) = removals.waiting.front() {
+        for segment in &waiting {
             self.mark_deleted(segment)?;
-            removals.waiting.pop_front();
+            self.removals.waiting.lock().pop_front();
         }
-        if removals.marks.is_empty() {
+        if marks.is_empty() {
             return Ok(());
         }
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         // On a full disk this has to wait until the removed files have made room.
         if self.renew_notes().is_ok() {
-            self.remove_marks(&mut removals)?;
+            self.remove_marks(&mut marks)?;
         }
         Ok(())
     }
 
-    fn mark_start(&self, removals: &mut Removals) -> Result<(), LogError> {
+    fn mark_start(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
         let mark = self.dir.join(FileName::trimmed(load(&self.log_start)).to_string());
-        if !removals.marks.contains(&mark) {
+        if !marks.contains(&mark) {
             self.vfs.open(&mark, OpenMode::Create).map_err(|error| self.wrap(error))?;
-            removals.marks.push(mark);
+            marks.push(mark);
         }
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
     }
 
     /// The marks don't come back after the next sync of the folder: whatever lowers the log start syncs it.
-    fn remove_marks(&self, removals: &mut Removals) -> Result<(), LogError> {
-        while let Some(mark) = removals.marks.last() {
+    fn remove_marks(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
+        while let Some(mark) = marks.last() {
             match self.vfs.remove_file(mark) {
                 Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
-                _ => drop(removals.marks.pop()),
+                _ => drop(marks.pop()),
             }
         }
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
@@ -212,18 +237,24 @@ impl Inner {
     /// Sees to it that no mark of the log start is left, which would contradict a lower one.
     pub(super) fn require_no_marks(&self) -> Result<(), LogError> {
         self.finish_removals()?;
-        if self.removals.lock().marks.is_empty() {
+        if self.removals.marks.lock().is_empty() {
             Ok(())
         } else {
             self.renew_notes().and_then(|()| self.finish_removals())
         }
     }
 
-    /// Renames the files of segments at the log's end that leave it, newest first, and remembers when to unlink them.
-    pub(super) fn discard(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
+    /// Renames the files of segments at the log's end that leave it, newest first, and remembers when to unlink them. Where a gap
+    /// would not tell that one went before a newer one, each is gone for good before the next goes.
+    pub(super) fn discard(&self, segments: &[Arc<Segment>], may_have_gaps: bool) -> Result<(), LogError> {
         self.forget(segments);
-        segments.iter().rev().try_for_each(|segment| self.mark_deleted(segment))?;
-        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
+        for segment in segments.iter().rev() {
+            self.mark_deleted(segment)?;
+            if may_have_gaps {
+                self.sync_folder()?;
+            }
+        }
+        self.sync_folder()
     }
 
     fn mark_deleted(&self, segment: &Segment) -> Result<(), LogError> {

@@ -22,6 +22,7 @@
 //! whoever sees a batch also sees a log end offset above it.
 
 mod append;
+mod batches;
 mod cleaning;
 mod close;
 mod cuts;
@@ -56,11 +57,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 pub use append::{Appended, Durability};
+pub use batches::Batches;
 pub use cuts::CutFiles;
 pub use error::LogError;
 pub use lookup::{FoundOffset, OffsetSpec};
 pub use producers::ProducerError;
-pub use read::{Batches, Isolation, Read};
+pub use read::{Isolation, Read};
 pub use recover::{Cut, PartitionRecovery, VerifiedPoint};
 
 pub(crate) use inside::Inside;
@@ -131,7 +133,7 @@ struct Inner {
     commits: GroupCommit,
     waiters: Waiters,
     builders: BuilderPool,
-    removals: Mutex<Removals>,
+    removals: Removals,
     trash: Mutex<Vec<Trash>>,
     notes: Arc<dyn Notes>,
     /// Set while the log is being cut.

@@ -18,6 +18,9 @@ use crate::vfs::IoError;
 pub(crate) trait Notes: fmt::Debug + Send + Sync {
     /// Puts what `line` returns in the place of what is noted of the partition, durably.
     fn renew(&self, partition: &TopicPartition, line: &dyn Fn() -> NoteLine) -> Result<(), IoError>;
+
+    /// Forgets what was verified in this boot, of all partitions, where [`Notes::renew`] has failed. This needs no room.
+    fn forget_verified(&self);
 }
 
 /// What is noted of one partition.
@@ -26,7 +29,7 @@ pub(crate) struct NoteLine {
     /// Everything below survives a power loss.
     pub recovery_point: Offset,
     pub log_start: Offset,
-    /// The base offset of the oldest segment.
+    /// The base offset of the oldest segment that has its name.
     pub first_base: Offset,
     pub high_watermark: Offset,
     /// Up to where the log was compacted.
@@ -75,7 +78,7 @@ impl Inner {
         let mut line = NoteLine {
             recovery_point: load(&self.recovery_point).min(load(&self.log_end)),
             log_start: load(&self.log_start),
-            first_base: list.first().base_offset(),
+            first_base: self.removals.first_base().unwrap_or(list.first().base_offset()),
             high_watermark: load(&self.log_end),
             first_dirty: Offset::new(self.first_dirty.load(Ordering::Acquire)),
             verified,
@@ -115,11 +118,9 @@ impl NoteLine {
         self.high_watermark = self.high_watermark.min(ceiling.end);
         self.first_dirty = self.first_dirty.map(|offset| offset.min(ceiling.first_dirty));
         self.verified = None;
-        self.unbroken = self.unbroken.map(|unbroken| Unbroken {
-            from: unbroken.from.min(ceiling.end),
-            log_start: unbroken.log_start.min(ceiling.end),
-            ..unbroken
-        });
+        // Until the log has been cut it has all its gaps.
+        self.unbroken =
+            self.unbroken.map(|unbroken| Unbroken { log_start: unbroken.log_start.min(ceiling.end), ..unbroken });
     }
 
     /// What holds of a log that has nothing in it and begins at `start`.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::transactions::{CommittedFilter, aborted_between};
-use super::{LogError, Partition, View};
-use crate::format::{BatchHeader, ControlKind, FormatError, OwnedRecord, RecordBatch};
+use super::batches::{Aborted, Batches, Places};
+use super::transactions::aborted_between;
+use super::{LogError, Partition, View, load};
+use crate::format::FormatError;
 use crate::segment::Segment;
-use crate::types::{Offset, Position, ProducerId};
+use crate::types::{Offset, Position};
 
 /// What a read returns at most unless it says otherwise, in bytes.
 const MAX_BYTES_DEFAULT: usize = 1024 * 1024;
@@ -23,6 +24,19 @@ pub enum Isolation {
     ReadUncommitted,
     /// Only those of committed ones, up to the last stable offset; and all that belong to none.
     ReadCommitted,
+}
+
+/// What a read found.
+struct Found {
+    bytes: Bytes,
+    places: Places,
+    aborted: Aborted,
+}
+
+impl Found {
+    fn nothing() -> Self {
+        Self { bytes: Bytes::new(), places: Places::within(Offset::ZERO, None), aborted: Aborted::default() }
+    }
 }
 
 /// A read that is being described; [`Read::fetch`] does it.
@@ -79,12 +93,12 @@ impl Read<'_> {
             Isolation::ReadUncommitted => high_watermark,
             Isolation::ReadCommitted => last_stable_offset,
         };
-        let (bytes, aborted) = self.find_bytes(&view, end)?;
+        let Found { bytes, aborted, places } = self.find(&view, end)?;
         let counters = &self.partition.inner.counters;
         counters.fetches.add(1);
         counters.fetched_bytes.add(bytes.len() as u64);
         let (requested, isolation) = (self.offset, self.isolation);
-        Ok(Batches { bytes, requested, isolation, high_watermark, last_stable_offset, aborted })
+        Ok(Batches { bytes, places, requested, isolation, high_watermark, last_stable_offset, aborted })
     }
 
     fn check_range(&self, view: &View) -> Result<(), LogError> {
@@ -95,15 +109,17 @@ impl Read<'_> {
         Err(LogError::OffsetOutOfRange { partition: self.partition.id().clone(), got: self.offset, start, end })
     }
 
-    fn find_bytes(&self, view: &View, end: Offset) -> Result<(Bytes, Aborted), LogError> {
+    fn find(&self, view: &View, end: Offset) -> Result<Found, LogError> {
         let inner = &self.partition.inner;
         // The log start may lie inside of a batch of an open transaction: the end is there too, and the batch begins before it.
         if self.offset >= end {
-            return Ok((Bytes::new(), Aborted::default()));
+            return Ok(Found::nothing());
         }
         let mut segments = view.list.from(self.offset).peekable();
         while let Some(segment) = segments.next() {
+            let next_base = segments.peek().map(|next| next.base_offset());
             let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? else {
+                self.check_no_hole(segment, next_base)?;
                 continue;
             };
             if header.base_offset() >= end {
@@ -111,19 +127,29 @@ impl Read<'_> {
             }
             let size = self.size_limit(view, segment, position, end)?.max(u64::from(header.size()));
             let bytes = segment.read(position, size).map_err(|error| inner.wrap(error))?;
+            let places = Places::within(segment.base_offset(), next_base);
             if self.isolation == Isolation::ReadUncommitted {
                 self.check_unchanged(view, segment)?;
-                return Ok((bytes, Aborted::default()));
+                return Ok(Found { bytes, places, aborted: Aborted::default() });
             }
             // Not all that the segment lists: only what can matter to these bytes.
             let behind = segment.offset_behind(position.plus(bytes.len() as u64)).map_err(|error| inner.wrap(error))?;
-            let next_base = segments.peek().map(|next| next.base_offset());
             let upper = [behind, next_base].into_iter().flatten().fold(end, Offset::min);
             let aborted = aborted_between(&view.list, self.offset, upper).map_err(|error| inner.wrap(error))?;
             self.check_unchanged(view, segment)?;
-            return Ok((bytes, aborted.into()));
+            return Ok(Found { bytes, places, aborted: aborted.into() });
         }
-        Ok((Bytes::new(), Aborted::default()))
+        Ok(Found::nothing())
+    }
+
+    /// Refuses to go on from the end of a segment to the next one where the log is known to have no gap: batches were lost.
+    fn check_no_hole(&self, segment: &Segment, next_base: Option<Offset>) -> Result<(), LogError> {
+        let inner = &self.partition.inner;
+        let is_own = |base: &Offset| !inner.read_only && *base > load(&inner.unbroken_from) && self.offset < *base;
+        let Some(got) = next_base.filter(is_own) else { return Ok(()) };
+        let (field, expected) = ("the next segment's base offset", "the offset where this segment ends");
+        let source = FormatError::Invalid { field, position: Position::ZERO, expected, got: got.value() };
+        Err(inner.wrap(segment.format_error(Position::new(segment.size()), source)))
     }
 
     /// Refuses what was read of a sealed segment that another process has replaced meanwhile.
@@ -156,146 +182,5 @@ impl Read<'_> {
             limit = found.map_or(limit, |(end, _)| limit.min(end.value()));
         }
         Ok(wanted.min(limit.saturating_sub(position.value())))
-    }
-}
-
-/// Aborted transactions by their producers and first offsets.
-type Aborted = Arc<[(ProducerId, Offset)]>;
-
-/// The batches of one read. Their bytes stay valid and unchanged whatever happens to the log.
-#[derive(Debug, Clone)]
-pub struct Batches {
-    bytes: Bytes,
-    requested: Offset,
-    isolation: Isolation,
-    high_watermark: Offset,
-    last_stable_offset: Offset,
-    aborted: Aborted,
-}
-
-impl Batches {
-    /// The batches, each verified against its checksum when it is reached. The first may begin before the requested offset:
-    /// records below it are not asked for. The offset to read next is the last batch's last offset plus one.
-    pub fn iter(&self) -> BatchIter {
-        BatchIter { batches: crate::format::Batches::new(self.bytes.clone()) }
-    }
-
-    /// The batches that a consumer gets: no control batches, and with [`Isolation::ReadCommitted`] none of aborted transactions.
-    /// The offset to read next is not known from these: see [`Batches::next_offset`].
-    pub fn delivered(&self) -> impl Iterator<Item = Result<RecordBatch, FormatError>> + use<> {
-        let mut filter = CommittedFilter::new(&self.aborted);
-        let committed = self.isolation == Isolation::ReadCommitted;
-        self.iter().filter_map(move |batch| match batch {
-            Ok(batch) if batch.header().is_control() && !committed => None,
-            Ok(batch) if batch.header().is_control() => match is_abort(&batch) {
-                Ok(is_abort) => {
-                    filter.admits(batch.header(), is_abort);
-                    None
-                }
-                Err(error) => Some(Err(error)),
-            },
-            Ok(batch) => (!committed || filter.admits(batch.header(), false)).then_some(Ok(batch)),
-            Err(error) => Some(Err(error)),
-        })
-    }
-
-    /// The records of [`Batches::delivered`] at or after the requested offset, each an owned copy. Where the copies cost too
-    /// much, walk the batches and each batch's records, which borrow.
-    pub fn records(&self) -> impl Iterator<Item = Result<OwnedRecord, FormatError>> + use<> {
-        let from = self.requested;
-        self.delivered().flat_map(move |batch| {
-            let records: Vec<_> = match &batch {
-                Ok(batch) => batch.records().map(|record| record.map(|record| record.detach())).collect(),
-                Err(error) => vec![Err(error.clone())],
-            };
-            records.into_iter().filter(move |record| record.as_ref().map_or(true, |record| record.offset() >= from))
-        })
-    }
-
-    /// The aborted transactions that a reader of committed records must leave out: producer and first offset of each, in the
-    /// order of the latter; it may name some without a batch here. Empty with [`Isolation::ReadUncommitted`]. A transaction ends at
-    /// its producer's next abort marker.
-    #[must_use]
-    pub fn aborted_transactions(&self) -> &[(ProducerId, Offset)] {
-        &self.aborted
-    }
-
-    /// The last stable offset when this was read.
-    #[must_use]
-    pub const fn last_stable_offset(&self) -> Offset {
-        self.last_stable_offset
-    }
-
-    /// The offset to read next: after the last whole batch here, delivered or not; the requested one where there is no batch.
-    #[must_use]
-    pub fn next_offset(&self) -> Offset {
-        let (mut rest, mut next) = (self.bytes.as_ref(), self.requested);
-        while let Ok(header) = BatchHeader::peek(rest)
-            && let Some(behind) = usize::try_from(header.size()).ok().and_then(|size| rest.get(size..))
-        {
-            next = next.max(header.last_offset().next());
-            rest = behind;
-        }
-        next
-    }
-
-    /// Whether there is nothing at or after the requested offset yet.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// The bytes as on disk; the last batch may be cut short by the read's size limit.
-    #[must_use]
-    pub const fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// The offset that was asked for.
-    #[must_use]
-    pub const fn requested(&self) -> Offset {
-        self.requested
-    }
-
-    /// The high watermark when this was read.
-    #[must_use]
-    pub const fn high_watermark(&self) -> Offset {
-        self.high_watermark
-    }
-}
-
-/// Whether a control batch aborts its producer's transaction; one that compaction emptied doesn't.
-fn is_abort(batch: &RecordBatch) -> Result<bool, FormatError> {
-    Ok(batch.control_record()?.is_some_and(|record| record.kind() == ControlKind::Abort))
-}
-
-impl IntoIterator for &Batches {
-    type Item = Result<RecordBatch, FormatError>;
-    type IntoIter = BatchIter;
-
-    fn into_iter(self) -> BatchIter {
-        self.iter()
-    }
-}
-
-/// Iterates over the batches of one read.
-#[derive(Debug)]
-pub struct BatchIter {
-    batches: crate::format::Batches,
-}
-
-impl BatchIter {
-    /// Where the next batch begins, in bytes from the start of the read.
-    #[must_use]
-    pub const fn position(&self) -> Position {
-        self.batches.position()
-    }
-}
-
-impl Iterator for BatchIter {
-    type Item = Result<RecordBatch, FormatError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.batches.next()
     }
 }

@@ -38,7 +38,7 @@ use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suff
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
 use crate::segment::{ClosingEntry, Gaps, Residency, Segment, SegmentError, SegmentOptions, file_path};
-use crate::types::{Offset, Position};
+use crate::types::{ErrorKind, Offset, Position};
 use crate::vfs::{IoError, Vfs, read_whole};
 
 /// What opening a partition needs.
@@ -129,10 +129,12 @@ struct Opened {
     log_start: Offset,
     log_end: Offset,
     report: PartitionRecovery,
-    /// The base offset of the first segment that was verified, so that the recovery point is the checkpoint's.
-    verified_from: Option<Offset>,
-    /// Segments whose indexes were made anew and are in memory only.
+    /// The base offset of the first segment that may hold anything unsynced, so that the recovery point is the checkpoint's.
+    unsynced_from: Option<Offset>,
+    /// Segments with an index that was made anew and is not synced.
     reindexed: BTreeSet<Offset>,
+    /// Segments that have left the log and still have their names.
+    below_start: Vec<Arc<Segment>>,
     /// Which gaps are the log's own.
     gaps: Gaps,
     /// Marks of the log start that the notes may not know of yet.
@@ -148,7 +150,7 @@ impl Partition {
         let now = params.clock.now();
         let report = opened.report.clone();
         let noted = params.recovery_point.unwrap_or(Offset::ZERO).min(opened.log_end);
-        let recovery_point = if opened.verified_from.is_some() { noted } else { opened.log_end };
+        let recovery_point = if opened.unsynced_from.is_some() { noted } else { opened.log_end };
         let unbroken_from = match opened.gaps {
             Gaps::Anywhere => opened.log_end,
             Gaps::Below(limit) => limit.min(opened.log_end),
@@ -188,7 +190,7 @@ impl Partition {
             commits: GroupCommit::default(),
             waiters: Waiters::default(),
             builders: BuilderPool::default(),
-            removals: Mutex::new(Removals { marks: opened.trim_marks.clone(), ..Removals::default() }),
+            removals: Removals::new(opened.trim_marks.clone()),
             trash: Mutex::new(Vec::new()),
             notes: params.notes,
             ceiling: Mutex::new(None),
@@ -206,7 +208,7 @@ impl Partition {
     }
 
     /// Brings a partition back that went offline: verifies what lies above the recovery point and writes it anew, so that
-    /// nothing rests on bytes whose sync failed. Does nothing else to a partition that is online.
+    /// nothing rests on bytes whose sync failed. Does the same to a partition that is online.
     ///
     /// # Durability
     /// On return every record of the log survives a power loss.
@@ -220,6 +222,8 @@ impl Partition {
         let report = {
             let mut writer = inner.writer.lock();
             inner.check_reopenable()?;
+            // Whatever fails from here on leaves the partition offline, and its files for the next try to verify.
+            inner.begin_reopening()?;
             let report = inner.between_syncs(|| self.reopen_files(&mut writer))?;
             *inner.status.write() = Status::Online;
             writer.last_flush = Moment::of(&*inner.clock);
@@ -256,17 +260,19 @@ impl Partition {
             segment.detach().map_err(|error| inner.wrap(error))?;
         }
         inner.generation.fetch_add(1, Ordering::AcqRel);
-        inner.removals.lock().waiting.clear();
         let mut opened = Opening::new(&params).reopening().run()?;
         if let Some(obstacle) = opened.obstacle.take() {
             return Err(obstacle);
         }
         inner.lower_recovery_point(opened.log_end);
         inner.lower_first_dirty(opened.list.active().base_offset());
+        inner.unbroken_from.fetch_min(opened.log_end.value(), Ordering::AcqRel);
         opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
         inner.show(opened.list.clone(), opened.log_start, opened.log_end, opened.producers.first_unstable());
         inner.clear_uncleanable();
         let report = opened.report.clone();
+        // The segments are others over the same files now. What the old ones still had to sync, these have to.
+        opened.reindexed.extend(inner.take_sealed());
         inner.adopt(writer, opened)?;
         // All that an opening would have written again was just written to new files.
         inner.hand_over_rewrites(Vec::new());
@@ -282,6 +288,13 @@ impl Inner {
         }
     }
 
+    fn begin_reopening(&self) -> Result<(), LogError> {
+        if self.check_online().is_ok() {
+            *self.status.write() = Status::Offline("it was being reopened, and that failed".to_owned());
+        }
+        self.renew_notes()
+    }
+
     /// What follows from a log that was just opened: its producers, what the next syncs must write, the epochs' ends.
     fn adopt(&self, writer: &mut Writer, opened: Opened) -> Result<(), LogError> {
         let (start, end) = (opened.log_start, opened.log_end);
@@ -289,8 +302,9 @@ impl Inner {
         if self.read_only {
             return Ok(());
         }
-        self.hand_over_unsynced(&opened.list, opened.verified_from, &opened.reindexed)?;
-        let is_new = opened.verified_from.is_some() || !opened.report.rebuilt.is_empty();
+        self.removals.replace_waiting(opened.below_start);
+        self.hand_over_unsynced(&opened.list, opened.unsynced_from, &opened.reindexed)?;
+        let is_new = opened.unsynced_from.is_some() || !opened.report.rebuilt.is_empty();
         self.epochs.update(|table| {
             *table = opened.epochs;
             table.truncate_from_end(end) | table.truncate_from_start(start) | is_new
@@ -305,26 +319,49 @@ impl Inner {
     fn hand_over_unsynced(
         &self,
         list: &SegmentList,
-        verified_from: Option<Offset>,
+        unsynced_from: Option<Offset>,
         reindexed: &BTreeSet<Offset>,
     ) -> Result<(), LogError> {
         let point = load(&self.recovery_point);
-        let is_unsynced = |segment: &Arc<Segment>| verified_from.is_some_and(|from| segment.base_offset() >= from);
+        let is_unsynced = |segment: &Arc<Segment>| unsynced_from.is_some_and(|from| segment.base_offset() >= from);
         for segment in list.sealed() {
-            if is_unsynced(segment) || reindexed.contains(&segment.base_offset()) {
+            if is_unsynced(segment) {
                 self.hand_over(Arc::clone(segment));
+            } else if reindexed.contains(&segment.base_offset()) {
+                self.sync_reindexed(segment)?;
             }
         }
         let mut rewrites = Vec::new();
         for segment in list.iter().filter(|segment| is_unsynced(segment)) {
             let to = Position::new(segment.size());
-            let from = segment.find(point).map_err(|error| self.wrap(error))?.map_or(to, |(position, _)| position);
+            let from = match segment.find(point) {
+                Ok(found) => found.map_or(to, |(position, _)| position),
+                Err(error @ SegmentError::Io(_)) => return Err(self.wrap(error)),
+                // Damage that this boot wrote over verified bytes. Readers will be told; what it hides must be durable all the same.
+                Err(_) => Position::ZERO,
+            };
             if from < to {
                 rewrites.push(Rewrite { segment: Arc::clone(segment), from, to });
             }
         }
         self.hand_over_rewrites(rewrites);
         Ok(())
+    }
+
+    /// Nothing but this opening knows that the indexes of a segment below the recovery point were made anew.
+    fn sync_reindexed(&self, segment: &Segment) -> Result<(), LogError> {
+        let synced = segment.persist_aborted().and_then(|()| segment.sync_all()).map_err(|error| self.wrap(error));
+        let synced = synced.and_then(|()| self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error)));
+        match synced {
+            Err(error) if error.kind() == ErrorKind::StorageFull => {
+                self.go_offline(&error);
+                Ok(())
+            }
+            other => {
+                segment.release();
+                other
+            }
+        }
     }
 
     fn rewrite_above(&self, list: &SegmentList, recovery_point: Offset) -> Result<SegmentList, LogError> {
@@ -377,6 +414,12 @@ struct Opening<'a> {
     /// The log start, as noted or as a mark in the folder says.
     noted_start: Option<Offset>,
     trim_marks: Vec<PathBuf>,
+    /// Segments with an index that was made anew.
+    reindexed: BTreeSet<Offset>,
+    /// Cuts that an earlier opening announced and did not finish.
+    interrupted_cuts: Vec<Cut>,
+    /// Segments below the log start that nobody has verified: they wait to be removed.
+    below_start: Vec<Arc<Segment>>,
     obstacle: Option<LogError>,
 }
 
@@ -400,6 +443,9 @@ impl<'a> Opening<'a> {
             restarted_at: None,
             noted_start: params.log_start_offset,
             trim_marks: Vec::new(),
+            reindexed: BTreeSet::new(),
+            interrupted_cuts: Vec::new(),
+            below_start: Vec::new(),
             obstacle: None,
         }
     }
@@ -410,17 +456,18 @@ impl<'a> Opening<'a> {
     }
 
     fn run(mut self) -> Result<Opened, LogError> {
-        let epochs = self.read_epochs()?;
-        self.epochs = epochs.clone().unwrap_or_default();
+        let noted_epochs = self.read_epochs()?;
+        self.epochs = noted_epochs.clone().unwrap_or_default();
         let names = self.settle_files()?;
         let bases = log_bases(names.iter().map(String::as_str));
         let mut segments = self.open_segments(&bases)?;
+        let has_epochs = noted_epochs.is_some_and(|table| !self.lacks_epochs(&table, &segments));
         self.drop_damaged_txn_indexes(&segments, &names)?;
         let mut unindexed = self.unindexed(&segments, &names);
-        let verified_from = self.recover_segments(&mut segments, &mut unindexed)?;
+        let unsynced_from = self.recover_segments(&mut segments, &mut unindexed)?;
         // An index that is made anew decides nothing about the log: that has been decided.
-        let reindexed = self.rebuild_indexes(&segments, &unindexed)?;
-        if epochs.is_none() {
+        self.rebuild_indexes(&segments, &unindexed)?;
+        if !has_epochs {
             self.rebuild_epochs(&segments)?;
         }
         let mut log_end = self.log_end(&segments)?;
@@ -450,8 +497,9 @@ impl<'a> Opening<'a> {
             log_start,
             log_end,
             report,
-            verified_from,
-            reindexed,
+            unsynced_from,
+            reindexed: self.reindexed,
+            below_start: self.below_start,
             gaps,
             trim_marks,
             obstacle,
@@ -464,7 +512,7 @@ impl<'a> Opening<'a> {
         if self.params.read_only {
             return Ok(names);
         }
-        self.report.cuts = self.unread_cuts(&names)?;
+        self.read_cut_list()?;
         if self.finish_restart(&names)? || self.finish_swaps(&names)? {
             names = self.names()?;
         }
@@ -510,15 +558,16 @@ impl<'a> Opening<'a> {
             .filter_map(|name| name.offset())
             .collect();
         for segment in segments.iter().filter(|segment| indexed.contains(&segment.base_offset())) {
-            if !self.params.read_only && !segment.has_sane_txn_index() {
+            if !self.params.read_only && !segment.has_sane_txn_index().map_err(|error| self.wrap(error))? {
                 self.reindex(segment)?;
             }
         }
         Ok(())
     }
 
-    /// Empties a segment's transaction index.
+    /// Empties a segment's transaction index. What the replay of the log fills it with is not synced yet.
     fn reindex(&mut self, segment: &Segment) -> Result<(), LogError> {
+        self.reindexed.insert(segment.base_offset());
         segment.truncate_aborted(Offset::ZERO).map_err(|error| self.wrap(error))?;
         self.replay_from(segment.base_offset());
         Ok(())
@@ -558,12 +607,21 @@ impl<'a> Opening<'a> {
         if let Ok(checkpoint) = LeaderEpochCheckpoint::parse(&bytes) {
             return Ok(Some(EpochTable::new(checkpoint.entries)));
         }
-        self.report.rebuilt.push(path);
         Ok(None)
+    }
+
+    /// Whether a table is empty though the log begins with a batch that has an epoch: the file was emptied or removed.
+    fn lacks_epochs(&self, table: &EpochTable, segments: &[Arc<Segment>]) -> bool {
+        let has_epoch = |segment: &Arc<Segment>| {
+            let first = segment.headers_from(Offset::ZERO).ok().and_then(|mut headers| headers.next());
+            first.and_then(Result::ok).is_some_and(|(_, header)| header.leader_epoch().is_some())
+        };
+        !self.params.read_only && table.latest().is_none() && segments.first().is_some_and(has_epoch)
     }
 
     /// The epochs as the batches tell them; those behind damage in a segment are left out.
     fn rebuild_epochs(&mut self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
+        self.report.rebuilt.push(self.params.dir.join(LEADER_EPOCH_CHECKPOINT));
         let mut table = EpochTable::default();
         for segment in segments {
             for item in segment.headers_from(Offset::ZERO).map_err(|error| self.wrap(error))? {
@@ -603,17 +661,14 @@ impl<'a> Opening<'a> {
         bases.filter(|base| !self.params.read_only && !is_whole(*base)).collect()
     }
 
-    /// Makes missing indexes anew; returns whose.
-    fn rebuild_indexes(
-        &self,
-        segments: &[Arc<Segment>],
-        unindexed: &BTreeSet<Offset>,
-    ) -> Result<BTreeSet<Offset>, LogError> {
+    /// Makes missing indexes anew.
+    fn rebuild_indexes(&mut self, segments: &[Arc<Segment>], unindexed: &BTreeSet<Offset>) -> Result<(), LogError> {
         for segment in segments.iter().filter(|segment| unindexed.contains(&segment.base_offset())) {
             segment.rebuild_indexes(ClosingEntry::Written).map_err(|error| self.wrap(error))?;
             segment.release();
+            self.reindexed.insert(segment.base_offset());
         }
-        Ok(unindexed.clone())
+        Ok(())
     }
 
     fn create(&self, base: Offset) -> Result<Segment, LogError> {

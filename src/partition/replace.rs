@@ -134,10 +134,10 @@ impl Inner {
 
     /// Says durably that the log may have gaps now up to where the last of its sealed segments ends, before it gets any.
     fn note_gaps(&self) -> Result<(), LogError> {
-        let _writer = self.writer.lock();
+        let writer = self.writer.lock();
         let end = self.list().active().base_offset();
         store(&self.unbroken_from, end.max(super::load(&self.unbroken_from)));
-        drop(_writer);
+        drop(writer);
         self.renew_notes()
     }
 
@@ -184,7 +184,7 @@ impl Inner {
         result.map_err(|error| self.wrap(error))
     }
 
-    fn sync_folder(&self) -> Result<(), LogError> {
+    pub(super) fn sync_folder(&self) -> Result<(), LogError> {
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
     }
 }

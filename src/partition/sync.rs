@@ -132,20 +132,36 @@ impl Inner {
 
     /// Does `sync` and moves the recovery point to `end`. What can't be synced takes the partition offline.
     fn sync_up_to(&self, end: Offset, sync: impl FnOnce(Offset) -> Result<(), LogError>) -> Result<(), LogError> {
-        // Recovery finds the epochs of batches above the recovery point in the batches, and all others in this file only.
-        self.epochs.persist().map_err(|error| self.wrap(error))?;
+        self.persist_notes_of_batches()?;
         let from = load(&self.recovery_point);
         let result = sync(from);
         if let Err(error) = &result {
             self.counters.sync_failures.add(1);
             self.go_offline(error);
-            // What was noted as verified in this boot may not be there any more.
-            self.renew_notes().ok();
+            self.distrust_verified();
             return result;
         }
         self.recovery_point.fetch_max(end.value(), Ordering::AcqRel);
         self.counters.syncs.add(1);
         Ok(())
+    }
+
+    /// Writes what recovery finds in the batches above the recovery point, and nowhere else below it: epochs, and which transactions
+    /// were aborted. Where there is no room for it, nothing has been lost, and the recovery point stays.
+    fn persist_notes_of_batches(&self) -> Result<(), LogError> {
+        self.epochs.persist().map_err(|error| self.wrap(error))?;
+        let sealed = self.commits.sealed.lock().clone();
+        for segment in sealed.iter().chain([self.list().active()]).filter(|segment| self.holds(segment)) {
+            segment.persist_aborted().map_err(|error| self.wrap(error))?;
+        }
+        Ok(())
+    }
+
+    /// What was noted as verified in this boot may not be there any more.
+    pub(super) fn distrust_verified(&self) {
+        if self.renew_notes().is_err() {
+            self.notes.forget_verified();
+        }
     }
 
     fn sync_segments(&self, from: Offset) -> Result<(), LogError> {
@@ -242,6 +258,13 @@ impl Inner {
         self.commits.rewrites.lock().retain(|rewrite| !gone.contains(&Arc::as_ptr(&rewrite.segment)));
     }
 
+    /// Takes back all sealed segments; returns their base offsets.
+    pub(super) fn take_sealed(&self) -> Vec<Offset> {
+        self.commits.rewrites.lock().clear();
+        let sealed = std::mem::take(&mut *self.commits.sealed.lock());
+        sealed.iter().map(|segment| segment.base_offset()).collect()
+    }
+
     /// Has these bytes written again before the next sync of their segment.
     pub(super) fn hand_over_rewrites(&self, rewrites: Vec<Rewrite>) {
         *self.commits.rewrites.lock() = rewrites;
@@ -264,8 +287,9 @@ impl Inner {
         self.commits.snapshots.lock().remove(&offset);
     }
 
+    /// Whether a crash would still find the segment in the log.
     fn holds(&self, segment: &Arc<Segment>) -> bool {
-        self.list().iter().any(|other| Arc::ptr_eq(other, segment))
+        self.list().iter().any(|other| Arc::ptr_eq(other, segment)) || self.removals.holds(segment)
     }
 
     /// Lowers the recovery point when the log was cut below it.

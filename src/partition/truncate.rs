@@ -95,9 +95,16 @@ impl Inner {
 
     fn carry_out_cut(&self, writer: &mut Writer, plan: CutPlan, offset: Offset) -> Result<(), LogError> {
         let CutPlan { sealed, last, position, dropped } = plan;
+        let had_gaps_above = load(&self.unbroken_from) > offset;
+        if position.is_none() {
+            // Its file stays, and what it lacks to be durable would be forgotten.
+            self.sync_below_cut(&last)?;
+        }
+        // Another segment over its file takes its place.
+        self.forget(std::slice::from_ref(&last));
         self.lower_notes(Ceiling { end: offset, first_dirty: last.base_offset() })?;
         self.drop_snapshots_above(offset)?;
-        self.discard(&dropped)?;
+        self.discard(&dropped, had_gaps_above)?;
         let active = match position {
             Some(position) => Arc::new(last.rewrite(position, offset).map_err(|error| self.wrap(error))?),
             None if Arc::ptr_eq(&last, self.list().active()) => last,
@@ -118,6 +125,10 @@ impl Inner {
         self.epochs.update(|table| table.truncate_from_end(offset));
         self.epochs.persist().map_err(|error| self.wrap(error))?;
         self.lift_ceiling();
+        if had_gaps_above {
+            // What is appended from here on must have none.
+            self.renew_notes()?;
+        }
         Ok(())
     }
 
@@ -147,7 +158,7 @@ impl Inner {
         let mark = self.mark_restart(offset)?;
         let old = self.list().to_vec();
         self.drop_snapshots_above(Offset::ZERO)?;
-        self.discard(&old)?;
+        self.discard(&old, false)?;
         let new = self.create_segment(offset)?;
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         writer.segment_created = self.clock.now();

@@ -188,6 +188,7 @@ impl Segment {
     /// Another value over the files of this sealed segment, to append to.
     pub(crate) fn reopened(&self) -> Result<Self, SegmentError> {
         self.detach()?;
+        self.persist_aborted()?;
         Self::open(Arc::clone(&self.vfs), &self.dir, self.base_offset, self.size(), self.options.clone())
     }
 
@@ -410,8 +411,8 @@ impl Segment {
         self.txn_index.truncate(offset, self.size())
     }
 
-    /// Whether the `.txnindex` can be read and is in order; a missing one is.
-    pub(crate) fn has_sane_txn_index(&self) -> bool {
+    /// Whether the `.txnindex` is in order; a missing one is.
+    pub(crate) fn has_sane_txn_index(&self) -> Result<bool, SegmentError> {
         self.txn_index.is_sane(self.size())
     }
 
@@ -437,9 +438,16 @@ impl Segment {
     /// Makes batches and indexes durable.
     pub(crate) fn sync_all(&self) -> Result<(), SegmentError> {
         self.log.sync()?;
-        self.time_index.file().sync()?;
-        self.offset_index.file().sync()?;
+        if self.time_index.file().sync().and_then(|()| self.offset_index.file().sync()).is_err() {
+            // A missing index is made anew by the next opening. One that is half there could be believed.
+            self.clear_indexes().ok();
+        }
         self.txn_index.sync()
+    }
+
+    /// Writes the aborted transactions that are still only in memory.
+    pub(crate) fn persist_aborted(&self) -> Result<(), SegmentError> {
+        self.txn_index.persist()
     }
 
     /// Writes the index entries that are still only in memory.

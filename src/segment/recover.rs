@@ -249,6 +249,26 @@ impl Segment {
         Ok(end.saturating_sub(start))
     }
 
+    /// Whether a file holds exactly what follows the published length.
+    pub(crate) fn has_tail_in(&self, path: &Path) -> Result<bool, SegmentError> {
+        let (source, copy) = (self.log.file()?, self.vfs.open(path, OpenMode::Read)?);
+        let (start, end) = (self.size(), source.size()?);
+        if copy.size()? != end.saturating_sub(start) {
+            return Ok(false);
+        }
+        let mut at = start;
+        while at < end {
+            let wanted = usize::try_from((end - at).min(CHUNK)).unwrap_or(0);
+            let (mut left, mut right) = (vec![0; wanted], vec![0; wanted]);
+            let read = (source.read_at(&mut left, at)?, copy.read_at(&mut right, at - start)?);
+            if read != (wanted, wanted) || left != right {
+                return Ok(false);
+            }
+            at += wanted as u64;
+        }
+        Ok(true)
+    }
+
     /// Cuts off what follows the published length, durably. Only before anything has mapped the file.
     pub(crate) fn cut_tail(&self) -> Result<(), SegmentError> {
         self.log.cut_back()?;
@@ -275,6 +295,8 @@ impl Segment {
     /// transactions that end below `end`. Those who read the old one go on undisturbed. The copy is durable when this returns.
     pub(crate) fn rewrite(&self, size: Position, end: Offset) -> Result<Self, SegmentError> {
         self.detach()?;
+        // The new segment reads the file.
+        self.persist_aborted()?;
         let source = self.log.file()?;
         let copy_path = file_path(&self.dir, FileKind::Log, self.base_offset, Suffix::Tmp);
         let target = self.vfs.open(&copy_path, OpenMode::Truncate)?;
@@ -458,6 +480,6 @@ mod tests {
         let survivor = vfs.crash_image();
         let opened = Segment::open(Arc::new(survivor), dir, Offset::ZERO, whole.size(), options).unwrap();
         assert_eq!(markers(&opened), [2, 5]);
-        assert!(opened.has_sane_txn_index());
+        assert!(opened.has_sane_txn_index().unwrap());
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::error::SegmentError;
 use crate::format::{AbortedTransaction, BatchHeader, FormatError};
-use crate::types::{Offset, Position};
+use crate::types::{ErrorKind, Offset, Position};
 use crate::vfs::{IoError, OpenMode, Vfs};
 
 const ENTRY: usize = AbortedTransaction::SIZE;
@@ -34,6 +34,8 @@ struct State {
     path: PathBuf,
     /// `None` until the file was read.
     entries: Option<Arc<Vec<AbortedTransaction>>>,
+    /// How many of the entries the file holds. The others wait for room on the disk.
+    written: usize,
     /// How often the file was changed; 1 for a file from an earlier life of this segment, which may never have been synced.
     changes: u64,
     /// How many of the changes are known to be synced.
@@ -43,13 +45,13 @@ struct State {
 impl TxnIndex {
     /// The entries that stand in the file; a missing file has none.
     pub(crate) fn open(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, foreign: bool) -> Self {
-        let state = State { path, entries: None, changes: 1, synced: 0 };
+        let state = State { path, entries: None, written: 0, changes: 1, synced: 0 };
         Self { vfs, base, foreign, file: Mutex::default(), state: Mutex::new(state) }
     }
 
     /// No entries; a file of that name is overwritten with the first one.
     pub(crate) fn empty(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, foreign: bool) -> Self {
-        let state = State { path, entries: Some(Arc::default()), changes: 0, synced: 0 };
+        let state = State { path, entries: Some(Arc::default()), written: 0, changes: 0, synced: 0 };
         Self { vfs, base, foreign, file: Mutex::default(), state: Mutex::new(state) }
     }
 
@@ -74,6 +76,7 @@ impl TxnIndex {
         }
         let entries = Arc::new(read?);
         if !self.foreign {
+            state.written = entries.len();
             state.entries = Some(Arc::clone(&entries));
         }
         Ok(entries)
@@ -100,19 +103,24 @@ impl TxnIndex {
         bytes.chunks(ENTRY).enumerate().map(parse).collect()
     }
 
-    /// Whether the file can be read, is whole, its markers ascend from the segment's base on, and every entry says what a
-    /// transaction that its marker ended can have been.
-    pub(crate) fn is_sane(&self, log_size: u64) -> bool {
-        self.entries(log_size).is_ok_and(|entries| {
-            entries.first().is_none_or(|first| first.last_offset >= self.base)
-                && entries.is_sorted_by(|left, right| left.last_offset < right.last_offset)
-                && entries.iter().all(|entry| {
-                    entry.first_offset < entry.last_offset && entry.last_stable_offset <= entry.last_offset.next()
-                })
-        })
+    /// Whether the file is whole, its markers ascend from the segment's base on, and every entry says what a transaction that its
+    /// marker ended can have been. A disk that fails says nothing about the file.
+    pub(crate) fn is_sane(&self, log_size: u64) -> Result<bool, SegmentError> {
+        let entries = match self.entries(log_size) {
+            Ok(entries) => entries,
+            Err(error @ SegmentError::Io(_)) => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        let can_have_been = |entry: &AbortedTransaction| {
+            entry.first_offset < entry.last_offset && entry.last_stable_offset <= entry.last_offset.next()
+        };
+        Ok(entries.first().is_none_or(|first| first.last_offset >= self.base)
+            && entries.is_sorted_by(|left, right| left.last_offset < right.last_offset)
+            && entries.iter().all(can_have_been))
     }
 
-    /// Adds an entry; its marker must lie in the segment, behind the last entry's.
+    /// Adds an entry; its marker must lie in the segment, behind the last entry's. On a full disk it is in memory until
+    /// [`TxnIndex::persist`] writes it.
     pub(crate) fn append(&self, entry: AbortedTransaction, log_size: u64) -> Result<(), SegmentError> {
         let _file = self.file.lock();
         let entries = self.entries(log_size)?;
@@ -124,17 +132,44 @@ impl TxnIndex {
         if entries.last().is_some_and(|last| last.last_offset >= entry.last_offset) {
             return Err(refused("a marker behind the last entry's"));
         }
-        // A first entry replaces what an earlier life of this name left behind.
-        let mode = if entries.is_empty() { OpenMode::Truncate } else { OpenMode::Create };
-        let file = self.vfs.open(&path, mode)?;
-        let end = (entries.len() * ENTRY) as u64;
         self.state.lock().changes += 1;
-        if let Err(error) = file.write_at(&entry.encode(), end) {
-            // What can't be cut off either is overwritten by the next entry, or found by the check at the next opening.
+        self.change(entries, |entries| entries.push(entry));
+        match self.write_pending() {
+            Err(error) if error.kind() != ErrorKind::StorageFull => {
+                let entries = self.entries(log_size)?;
+                self.change(entries, |entries| _ = entries.pop());
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the entries that are in memory only.
+    pub(crate) fn persist(&self) -> Result<(), SegmentError> {
+        let _file = self.file.lock();
+        self.write_pending()
+    }
+
+    fn write_pending(&self) -> Result<(), SegmentError> {
+        let (path, entries, written) = {
+            let state = self.state.lock();
+            let entries = state.entries.clone().unwrap_or_default();
+            (state.path.clone(), entries, state.written)
+        };
+        let pending: Vec<u8> = entries.iter().skip(written).flat_map(|entry| entry.encode()).collect();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        // A first entry replaces what an earlier life of this name left behind.
+        let mode = if written == 0 { OpenMode::Truncate } else { OpenMode::Create };
+        let file = self.vfs.open(&path, mode)?;
+        let end = (written * ENTRY) as u64;
+        if let Err(error) = file.write_at(&pending, end) {
+            // What can't be cut off either is overwritten by the next write, or found by the check at the next opening.
             file.set_size(end).ok();
             return Err(error.into());
         }
-        self.change(entries, |entries| entries.push(entry));
+        self.state.lock().written = entries.len();
         Ok(())
     }
 
@@ -162,8 +197,14 @@ impl TxnIndex {
         if keep == 0 {
             return self.clear();
         }
-        self.vfs.open(&self.path(), OpenMode::Write)?.set_size((keep * ENTRY) as u64)?;
-        self.state.lock().changes += 1;
+        if self.state.lock().written > keep {
+            self.vfs.open(&self.path(), OpenMode::Write)?.set_size((keep * ENTRY) as u64)?;
+        }
+        {
+            let mut state = self.state.lock();
+            state.changes += 1;
+            state.written = state.written.min(keep);
+        }
         self.change(entries, |entries| entries.truncate(keep));
         Ok(())
     }
@@ -172,6 +213,7 @@ impl TxnIndex {
         unless_missing(self.vfs.remove_file(&self.path()))?;
         let mut state = self.state.lock();
         state.entries = Some(Arc::default());
+        state.written = 0;
         state.changes += 1;
         state.synced = state.changes;
         Ok(())
@@ -179,6 +221,7 @@ impl TxnIndex {
 
     /// Makes all entries durable; a file that isn't there is left alone. Readers and appends don't wait for the disk.
     pub(crate) fn sync(&self) -> Result<(), SegmentError> {
+        self.persist()?;
         let (file, seen) = {
             let state = self.state.lock();
             if state.synced == state.changes {
@@ -277,19 +320,19 @@ mod tests {
     fn entries_below_the_base_and_damaged_files_are_not_sane() {
         let vfs = MemoryVfs::new();
         let index = open(&vfs, false);
-        assert!(index.is_sane(LOG_SIZE));
+        assert!(index.is_sane(LOG_SIZE).unwrap());
         assert!(index.append(entry(99), LOG_SIZE).is_err());
         let good = [entry(100).encode(), entry(101).encode()].concat();
         put(&vfs, &good);
-        assert!(open(&vfs, false).is_sane(LOG_SIZE));
+        assert!(open(&vfs, false).is_sane(LOG_SIZE).unwrap());
         let newer_version = [&[0, 1], &good[2..]].concat();
         let out_of_order = [entry(101).encode(), entry(100).encode()].concat();
         for bytes in [&entry(99).encode()[..], &good[..67], &newer_version, &out_of_order] {
             put(&vfs, bytes);
-            assert!(!open(&vfs, false).is_sane(LOG_SIZE), "{bytes:?}");
+            assert!(!open(&vfs, false).is_sane(LOG_SIZE).unwrap(), "{bytes:?}");
         }
         put(&vfs, &good);
-        assert!(!open(&vfs, false).is_sane(61), "more entries than batches");
+        assert!(!open(&vfs, false).is_sane(61).unwrap(), "more entries than batches");
     }
 
     #[test]

@@ -161,6 +161,13 @@ impl Notes for NoteKeeper {
         state.lines.insert(partition.clone(), line());
         self.write(&mut state)
     }
+
+    fn forget_verified(&self) {
+        let mut state = self.state.lock();
+        state.written.remove(layout::VERIFIED_POINTS);
+        // Where even this fails, the disk is in no state to be trusted by anything.
+        forget_verified(&*self.vfs, &self.root).ok();
+    }
 }
 
 impl NoteKeeper {

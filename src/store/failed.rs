@@ -104,6 +104,16 @@ impl Shared {
         topics.values().any(|topic| !topic.name().is_cluster_metadata() && !topic.failed().is_empty())
     }
 
+    /// Refuses while there is a partition that could not be opened.
+    pub(super) fn check_none_failed(&self) -> Result<(), StoreError> {
+        let topics = self.topics.read();
+        let own = topics.values().filter(|topic| !topic.name().is_cluster_metadata());
+        match own.flat_map(|topic| topic.failed()).next() {
+            Some(FailedPartition { partition, error }) => Err(StoreError::PartitionFailed { partition, source: error }),
+            None => Ok(()),
+        }
+    }
+
     fn reopen(&self, topic: &Arc<TopicShared>, number: PartitionId) -> Result<PartitionRecovery, StoreError> {
         // While it is held, nobody deletes the topic or opens the partition too.
         let _admin = self.lock_admin()?;

@@ -255,12 +255,14 @@ impl LogStore {
     ///
     /// # Errors
     /// The first failure, [`StoreError::Log`] or [`StoreError::Io`]; the other partitions were synced nevertheless.
+    /// [`StoreError::PartitionFailed`] while a partition could not be opened, of whose end nothing is known.
     /// [`StoreError::ReadOnly`], [`StoreError::Closed`].
     pub fn flush(&self) -> Result<(), StoreError> {
         self.shared.check_writable()?;
         let flushed = self.shared.for_each_partition(Partition::flush);
         self.checkpoint()?;
-        Ok(flushed?)
+        flushed?;
+        self.shared.check_none_failed()
     }
 
     /// Writes the checkpoints, with which the next opening has less to verify. Maintenance does it from time to time.

@@ -20,13 +20,21 @@ use crate::vfs::{read_whole, replace_whole};
 const CUT_NAMES_MAX: u32 = 1000;
 
 impl Opening<'_> {
-    /// The cuts of earlier openings that nobody has read of, as far as they were carried out. A list that is damaged is none.
-    pub(super) fn unread_cuts(&self, names: &[String]) -> Result<Vec<Cut>, LogError> {
+    /// Reports the cuts of earlier openings that nobody has read of, as far as they were carried out, and remembers those that were
+    /// not. A list that is damaged is none.
+    pub(super) fn read_cut_list(&mut self) -> Result<(), LogError> {
         let bytes = self.io(read_whole(&*self.params.vfs, &self.params.dir.join(CUT_LIST)))?;
         let entries = bytes.and_then(|bytes| parse_cut_list(&bytes).ok()).unwrap_or_default();
-        let is_there = |entry: &CutEntry| names.contains(&entry.moved_to);
-        let dir = &self.params.dir;
-        Ok(entries.into_iter().filter(is_there).map(|entry| cut_of(dir, entry)).collect())
+        for entry in entries {
+            let cut = cut_of(&self.params.dir, entry);
+            let size = self.io(self.params.vfs.metadata(&cut.moved_to))?.map(|metadata| metadata.size);
+            if size == Some(cut.bytes) {
+                self.report.cuts.push(cut);
+            } else {
+                self.interrupted_cuts.push(cut);
+            }
+        }
+        Ok(())
     }
 
     /// Cuts the log behind `position` of `segment`, and all of the `later` segments off with it.
@@ -42,7 +50,10 @@ impl Opening<'_> {
         self.set_aside(later, from_offset, &format!("follows a cut: {reason}"))?;
         let file = segment.path();
         let size = self.io(self.params.vfs.metadata(&file))?.map_or(0, |metadata| metadata.size);
-        let moved_to = self.cut_name(&file, position)?;
+        let moved_to = match self.finished_copy(segment, position)? {
+            Some(copy) => copy,
+            None => self.cut_name(&file, position)?,
+        };
         let bytes = size.saturating_sub(position.value());
         let cut = Cut { file, moved_to: moved_to.clone(), position, bytes, from_offset, reason: reason.to_owned() };
         self.announce(vec![cut])?;
@@ -52,6 +63,17 @@ impl Opening<'_> {
             segment.cut_tail().map_err(|error| self.wrap(error))?;
         }
         Ok(())
+    }
+
+    /// Where an earlier opening copied this very tail to, when it was interrupted before it cut it off.
+    fn finished_copy(&self, segment: &Segment, position: Position) -> Result<Option<PathBuf>, LogError> {
+        let file = segment.path();
+        for cut in self.report.cuts.iter().filter(|cut| cut.file == file && cut.position == position) {
+            if segment.has_tail_in(&cut.moved_to).map_err(|error| self.wrap(error))? {
+                return Ok(Some(cut.moved_to.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// Cuts all of the `later` segments off a log that ends at `end`.
@@ -129,8 +151,8 @@ impl Opening<'_> {
     /// A free name for what is cut out of `file`: `<file>.cut`, then `<file>.2.cut` and so on. An earlier opening that was
     /// interrupted in the same cut has a name for it.
     fn cut_name(&self, file: &Path, position: Position) -> Result<PathBuf, LogError> {
-        let is_same = |cut: &&Cut| cut.file == file && cut.position == position && position > Position::ZERO;
-        if let Some(cut) = self.report.cuts.iter().find(is_same) {
+        let is_same = |cut: &&Cut| cut.file == file && cut.position == position;
+        if let Some(cut) = self.interrupted_cuts.iter().find(is_same) {
             return Ok(cut.moved_to.clone());
         }
         let stem = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

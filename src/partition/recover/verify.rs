@@ -12,8 +12,9 @@ use crate::segment::{Fault, Gaps, Recovered, Scan, Segment};
 use crate::types::Offset;
 
 impl Opening<'_> {
-    /// Verifies what may be damaged and cuts the log at the first damage. Returns the base offset of the first segment that was
-    /// verified. Segments that were verified from their start have new indexes: they are taken out of `unindexed`.
+    /// Verifies what may be damaged and cuts the log at the first damage. Returns the base offset of the first segment that may hold
+    /// anything unsynced: verifying may begin behind it, where this boot of the machine has seen the bytes. Segments that were
+    /// verified from their start have new indexes: they are taken out of `unindexed`.
     pub(super) fn recover_segments(
         &mut self,
         segments: &mut Vec<Arc<Segment>>,
@@ -22,8 +23,10 @@ impl Opening<'_> {
         if self.params.read_only {
             return Ok(None);
         }
+        self.drop_below_start(segments);
         let Some(first) = self.first_unverified(segments)? else { return Ok(None) };
-        let verified_from = segments.get(first).map(|segment| segment.base_offset());
+        let unsynced = if self.params.clean { first } else { first.min(self.first_unsynced(segments)) };
+        let unsynced_from = segments.get(unsynced).map(|segment| segment.base_offset());
         let gaps = self.gaps();
         let mut end = if first == 0 { self.noted_start(segments) } else { None };
         let mut index = first;
@@ -54,7 +57,7 @@ impl Opening<'_> {
             segment.release();
             end = Some(found.next_offset);
         }
-        Ok(verified_from)
+        Ok(unsynced_from)
     }
 
     /// Which gaps are the log's own.
@@ -83,18 +86,28 @@ impl Opening<'_> {
             let whole = matches!(active.end(), Ok((end, _)) if end.value() == active.size());
             return Ok((!whole || !active.has_sane_indexes()).then_some(last));
         }
-        let below = |holds: &dyn Fn(Offset) -> bool| {
-            segments.partition_point(|segment| holds(segment.base_offset())).saturating_sub(1)
-        };
-        let first = match self.params.verified {
-            Some(verified) => below(&|base| base <= verified.base_offset),
-            // The recovery point speaks of batches. A segment that ends right there may have been sealed after that flush, or been
-            // verified by an earlier opening: then its indexes, that of transactions too, are not synced before the next flush.
-            None => below(&|base| base < self.params.recovery_point.unwrap_or(Offset::ZERO)),
-        };
-        // What lies below the log start is on its way out, in any order.
-        let started = below(&|base| base <= self.noted_start.unwrap_or(Offset::ZERO));
-        Ok(Some(first.max(started)))
+        let unsynced = self.first_unsynced(segments);
+        let first = self
+            .params
+            .verified
+            .map_or(unsynced, |verified| last_that(segments, |base| base <= verified.base_offset).max(unsynced));
+        Ok(Some(first))
+    }
+
+    /// The first segment that may hold anything that was never synced.
+    fn first_unsynced(&self, segments: &[Arc<Segment>]) -> usize {
+        // The recovery point speaks of batches. A segment that ends right there may have been sealed after that flush, or been
+        // verified by an earlier opening: then its indexes, that of transactions too, are not synced before the next flush.
+        let point = self.params.recovery_point.unwrap_or(Offset::ZERO);
+        last_that(segments, |base| base < point)
+    }
+
+    /// Segments below the log start may be damaged or missing in any order: nobody syncs them. They were on their way out, so they
+    /// leave the log now, and their files go with the next removal.
+    fn drop_below_start(&mut self, segments: &mut Vec<Arc<Segment>>) {
+        let start = self.noted_start.unwrap_or(Offset::ZERO);
+        let first = last_that(segments, |base| base <= start);
+        self.below_start = segments.drain(..first).collect();
     }
 
     fn recover_segment(
@@ -147,6 +160,11 @@ impl Opening<'_> {
             other => other,
         }
     }
+}
+
+/// The last of the first segments whose base offsets hold; the first segment where none does.
+fn last_that(segments: &[Arc<Segment>], holds: impl Fn(Offset) -> bool) -> usize {
+    segments.partition_point(|segment| holds(segment.base_offset())).saturating_sub(1)
 }
 
 /// Why a segment at `base` can't follow a log that ends at `end`.

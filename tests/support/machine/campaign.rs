@@ -18,7 +18,6 @@ pub struct Campaign {
     began: Instant,
     counted: AtomicU64,
     scripts: AtomicU64,
-    unmended: AtomicU64,
     violations: Mutex<Vec<String>>,
     violations_max: u64,
     is_full: AtomicBool,
@@ -29,26 +28,6 @@ pub fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| {
         text.replace('_', "").parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text}"))
     })
-}
-
-/// Faults that are known and not mended yet: violations with these words count, but don't fail a run, unless
-/// `STRATALOG_UNMENDED=1` asks for them.
-const UNMENDED: [&str; 6] = [
-    // What an earlier life wrote counts as synced after the second opening of one boot: a durable answer syncs none of it.
-    "after a durable append and a second loss of power",
-    // The same. And a reopening that fails leaves the partition online, on files that are no longer in the folder.
-    "the log ends at",
-    "the log holds",
-    // A cut that was interrupted is reported with bytes that its copy doesn't have.
-    "is reported with",
-    // Deleting records below which nothing was synced: torn bytes are left in segments that count as verified.
-    "walking the segments: /log",
-    // A reopening or an opening that fails once may leave a transaction index empty.
-    "readers of committed records see",
-];
-
-fn is_unmended(reason: &str) -> bool {
-    number("STRATALOG_UNMENDED", 0) == 0 && UNMENDED.iter().any(|known| reason.contains(known))
 }
 
 /// The scripts that are asked for: all of them, or with a small budget a seeded part.
@@ -88,7 +67,6 @@ impl Campaign {
             began: Instant::now(),
             counted: AtomicU64::new(0),
             scripts: AtomicU64::new(0),
-            unmended: AtomicU64::new(0),
             violations: Mutex::new(Vec::new()),
             violations_max: number("STRATALOG_VIOLATIONS", VIOLATIONS_MAX),
             is_full: AtomicBool::new(false),
@@ -113,10 +91,6 @@ impl Campaign {
             Err(format!("panic: {}", text.unwrap_or_default()))
         });
         if let Err(reason) = &outcome {
-            if is_unmended(reason) {
-                self.unmended.fetch_add(1, Ordering::Relaxed);
-                return false;
-            }
             let mut violations = self.violations.lock();
             violations.push(format!("{}: {reason}", place()));
             if violations.len() as u64 >= self.violations_max {
@@ -149,14 +123,12 @@ impl Campaign {
     pub fn end(self, what: &str) {
         let seconds = self.began.elapsed().as_secs_f64();
         let (counted, scripts) = (self.counted.into_inner(), self.scripts.into_inner());
-        let unmended = self.unmended.into_inner();
         let violations = self.violations.into_inner();
         // Not by a macro: that is captured where a test passes.
         let mut out = std::io::stderr().lock();
         let (name, seed, count) = (self.name, self.seed, violations.len());
         let line = format!(
-            "{name}: {counted} {what} over {scripts} scripts in {seconds:.0} s, seed {seed}: {count} violations, \
-             {unmended} of known faults\n"
+            "{name}: {counted} {what} over {scripts} scripts in {seconds:.0} s, seed {seed}: {count} violations\n"
         );
         out.write_all(line.as_bytes()).ok();
         drop(out);

@@ -218,7 +218,7 @@ fn read(image: &MemoryVfs, path: &Path) -> Vec<u8> {
 /// The last batch of each producer, sent again, is answered with the offsets it has.
 fn check_retries(partition: &Partition, log: &LogTruth, found: &Found, loss: Loss) -> Result<(), String> {
     let line = &log.lines[log.check(found, loss)?];
-    if line.is_cut_below_frozen {
+    if line.lacks_grounds(found.end) {
         // What compaction took on the grounds of what is cut now says nothing of its producers any more.
         return Ok(());
     }
