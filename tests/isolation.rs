@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use stratalog::format::TransactionResult::{Abort, Commit};
 use stratalog::format::{ProducerStamp, TransactionMarker};
-use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, Vfs};
 use stratalog::{
     Durability, ErrorKind, Isolation, LogError, ManualClock, Partition, ProducerError, Record, StoreOptions,
 };
@@ -411,6 +411,51 @@ fn what_was_aborted_stays_so_when_the_power_fails_after_a_flush_and_a_roll() {
         assert_eq!(partition_of(&store).log_end_offset(), offset(2));
         assert!(committed(&partition_of(&store)).is_empty(), "closed in order: {closes}");
     }
+}
+
+#[test]
+fn an_index_of_transactions_that_cannot_be_read_is_not_taken_for_a_damaged_one() {
+    let rig = Rig::new(&[]);
+    send(&rig.partition, in_transaction(1, 0, 0), "never");
+    end(&rig.partition, marker(Abort, 1, 0));
+    rig.partition.roll().unwrap();
+    let Rig { memory, vfs, clock, store, partition } = rig;
+    store.close().unwrap();
+    drop(partition);
+    let refused = Effect::Error(std::io::ErrorKind::PermissionDenied);
+    vfs.inject(Fault { path_contains: ".txnindex".into(), ..Fault::new(Operation::Open, refused) });
+    let store = open(Arc::new(vfs.clone()), &clock);
+    assert_eq!(store.open_report().failed.len(), 1);
+    vfs.clear_faults();
+    store.topic("t").unwrap().reopen_partition(0).unwrap();
+    partition_of(&store).append_with(&[Record::new("after")], Durability::Durable).unwrap();
+    assert_eq!(committed(&partition_of(&store)), ["after"]);
+    let survivor = open(Arc::new(memory.crash_image()), &clock);
+    assert_eq!(committed(&partition_of(&survivor)), ["after"], "a loss of power finds the index as it was");
+}
+
+#[test]
+fn a_damaged_index_of_transactions_is_durable_again_when_its_store_is_open() {
+    let rig = Rig::new(&[]);
+    send(&rig.partition, in_transaction(1, 0, 0), "never");
+    end(&rig.partition, marker(Abort, 1, 0));
+    for value in ["behind", "it"] {
+        rig.partition.roll().unwrap();
+        append(&rig.partition, value);
+    }
+    let Rig { memory, vfs, clock, store, partition } = rig;
+    let index = partition.path().join(format!("{:020}.txnindex", 0));
+    store.close().unwrap();
+    drop(partition);
+    memory.open(&index, OpenMode::Write).unwrap().write_at(&[0xff; 34], 0).unwrap();
+    drop(open(Arc::new(vfs.clone()), &clock));
+    // The second opening of this boot takes everything below the recovery point for synced.
+    let store = open(Arc::new(vfs), &clock);
+    append(&partition_of(&store), "after");
+    partition_of(&store).roll().unwrap();
+    store.flush().unwrap();
+    let survivor = open(Arc::new(memory.crash_image()), &clock);
+    assert_eq!(committed(&partition_of(&survivor)), ["behind", "it", "after"]);
 }
 
 /// Appends in transactions, until the machine ends: what was promised durable, and what must never be seen.

@@ -315,3 +315,59 @@ fn a_prefix_is_cut_though_a_batch_before_it_has_rotted() {
         assert_eq!(batches.records().next().unwrap().unwrap().offset(), offset(place));
     }
 }
+
+#[test]
+fn what_retention_took_does_not_come_back_where_its_mark_could_not_be_made() {
+    let rig = Rig::new(&[("segment.bytes", "150"), ("retention.bytes", "200")]);
+    (0..20).for_each(|number| _ = append(&rig.partition, &number.to_string()));
+    let no_descriptor = Effect::OsError(24);
+    rig.vfs.inject(Fault { path_contains: ".trimmed".into(), ..Fault::new(Operation::Open, no_descriptor) });
+    assert_eq!(rig.store.tick(rig.clock.now()).unwrap().failures.len(), 1);
+    rig.vfs.clear_faults();
+    let start = rig.partition.log_start_offset();
+    assert!(start > offset(0));
+    rig.store.flush().unwrap();
+    let images = (0..20).map(|seed| rig.memory.torn_crash_image(seed)).chain([rig.memory.process_crash_image()]);
+    for (number, image) in images.enumerate() {
+        let store = open(Arc::new(image), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!(partition.log_start_offset(), start, "image {number}");
+        assert_eq!(read_all(&partition).len(), usize::try_from(20 - start.value()).unwrap(), "image {number}");
+    }
+}
+
+#[test]
+fn a_compacted_log_whose_truncation_was_killed_keeps_what_the_next_opening_found() {
+    let entries = [("cleanup.policy", "compact"), ("segment.bytes", "200"), ("min.cleanable.dirty.ratio", "0")];
+    let fill = |rig: &Rig| {
+        for number in 0..20 {
+            let key = ["a", "b", "c"][number % 3];
+            rig.partition.append(&[Record::keyed(key, &number.to_string())]).unwrap();
+        }
+        rig.partition.roll().unwrap();
+        rig.partition.compact().unwrap();
+    };
+    let changes = {
+        let rig = Rig::new(&entries);
+        fill(&rig);
+        let before = rig.vfs.mutations();
+        rig.partition.truncate_to(offset(1)).unwrap();
+        rig.vfs.mutations() - before
+    };
+    for killed_at in 0..changes {
+        let rig = Rig::new(&entries);
+        fill(&rig);
+        rig.vfs.crash_after(killed_at);
+        drop(rig.partition.truncate_to(offset(1)));
+        let lost = (0..4).map(|seed| rig.vfs.crash_image(seed).unwrap());
+        for image in lost.chain([rig.memory.process_crash_image()]) {
+            let store = open(Arc::new(image.clone()), &rig.clock);
+            let mut found = read_all(&partition_of(&store));
+            let next = [Record::keyed("next", "next")];
+            let appended = partition_of(&store).append_with(&next, Durability::Durable).unwrap();
+            found.push((appended.base_offset.value(), "next".to_owned()));
+            let survived = open(Arc::new(image.crash_image()), &rig.clock);
+            assert_eq!(read_all(&partition_of(&survived)), found, "killed at {killed_at}");
+        }
+    }
+}

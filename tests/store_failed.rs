@@ -323,3 +323,21 @@ fn whatever_a_single_file_of_a_partition_holds_the_others_open() {
         }
     }
 }
+
+#[test]
+fn flushing_is_no_success_while_nothing_is_known_of_a_partition() {
+    let (memory, store) = filled();
+    drop(store);
+    let vfs = FaultyVfs::new(memory);
+    vfs.inject(failing(Operation::ReadDir, "/log/t-1", 1, io::ErrorKind::PermissionDenied));
+    let store = open(&vfs);
+    assert_eq!(topic(&store).failed_partitions().len(), 1);
+    let error = store.flush().unwrap_err();
+    assert!(
+        matches!(&error, StoreError::PartitionFailed { partition, .. } if partition.to_string() == "t-1"),
+        "{error}"
+    );
+    vfs.clear_faults();
+    topic(&store).reopen_partition(1).unwrap();
+    store.flush().unwrap();
+}

@@ -7,7 +7,7 @@
 //! | `<topic>-<partition>.<id>-future/`, `-stray/` | folder | Kafka's | left alone and reported |
 //! | `remote-log-index-cache/` | folder | Kafka's | left alone |
 //! | `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint`, `replication-offset-checkpoint` | file | Kafka's | see `checkpoints.rs` |
-//! | `cleaner-offset-checkpoint` | file | Kafka's | left alone |
+//! | `cleaner-offset-checkpoint` | file | Kafka's | see `checkpoints.rs` |
 //! | `.kafka_cleanshutdown` | file | Kafka's | there after an orderly stop only |
 //! | `.lock`, `.stratalog.lock` | file | both | locked while the store is open; their existence says nothing |
 //! | `stratalog-topics` | file | ours | the topics and their config |

@@ -2,8 +2,9 @@
 //!
 //! It guarantees that every byte of a new map is backed by the file at the moment of mapping. It leaves to its
 //! caller, and by the contract of [`VfsFile::map`](super::VfsFile::map) to whoever holds the bytes, that nobody cuts
-//! the file below the mapped size or overwrites a mapped byte while the map lives: the first would end the process with
-//! a bus error, the second would change bytes that safe code believes to be immutable.
+//! the file below the mapped size or gives a mapped byte another value while the map lives: the first would end the process
+//! with a bus error, the second would change bytes that safe code believes to be immutable. Recovery writes again, with the
+//! values they have, bytes that may be mapped.
 #![expect(unsafe_code, reason = "a file can't be mapped without it; every other module is free of it")]
 
 use std::fs::File;
@@ -32,9 +33,9 @@ pub(super) fn map_prefix(file: &File, size: u64) -> io::Result<Bytes> {
 
 fn map_backed_bytes(file: &File, size: usize) -> io::Result<Mmap> {
     // SAFETY: the pages are backed, because `map_prefix` saw a length of at least `size` and nobody cuts a file below a
-    // mapped length; the bytes don't change, because nobody overwrites mapped bytes. Both are kept by the callers of
-    // `VfsFile::map`, to whom the durability contract in `vfs/mod.rs` says so: logs grow at their end only, and a live
-    // truncation goes to a new file.
+    // mapped length; the bytes don't change, because nobody writes other values over mapped bytes. Both are kept by the
+    // callers of `VfsFile::map`, to whom its contract in `vfs/mod.rs` says so: logs grow at their end only, a live
+    // truncation goes to a new file, and what `Segment::write_again` writes is what it has just read there.
     unsafe { MmapOptions::new().len(size).map(file) }
 }
 

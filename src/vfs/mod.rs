@@ -185,7 +185,8 @@ pub trait VfsFile: fmt::Debug + Send + Sync {
     fn sync_data(&self) -> Result<(), IoError>;
 
     /// The first `size` bytes as shared memory, which must all be there. They stay valid when the file is renamed or removed.
-    /// The caller sees to it that nobody, in this process or another, cuts or overwrites them while the value lives.
+    /// The caller sees to it that nobody, in this process or another, cuts them or writes others over them while the value lives.
+    /// Writing the same bytes again is no change.
     ///
     /// # Errors
     /// As the operating system says; a file shorter than `size` is an error.
