@@ -61,10 +61,12 @@ pub(crate) fn parse_cut_list(bytes: &[u8]) -> Result<Vec<CutEntry>, FormatError>
 fn parse_entry(line: &Line<'_>) -> Result<CutEntry, FormatError> {
     let expected = "a cut with file, target, position, size, offset and reason";
     let [word, file, moved_to, position, bytes, from_offset, reason] = line.words(expected)?;
+    // They are joined to a folder's path, and what is moved to is overwritten.
+    let name = |word, end: &str| unescape(word).filter(|name| !name.contains(['/', '\\']) && name.ends_with(end));
     let entry = || {
         Some(CutEntry {
-            file: unescape(file)?,
-            moved_to: unescape(moved_to)?,
+            file: name(file, ".log")?,
+            moved_to: name(moved_to, ".cut")?,
             position: Position::new(position.parse().ok()?),
             bytes: bytes.parse().ok()?,
             from_offset: Offset::new(from_offset.parse().ok()?)?,
@@ -92,5 +94,22 @@ mod tests {
         assert_eq!(parse_cut_list(&encode_cut_list(&entries)), Ok(entries.to_vec()));
         assert_eq!(parse_cut_list(&encode_cut_list(&[])), Ok(vec![]));
         assert!(parse_cut_list(b"stratalog-cuts 1\nend 00000000\n").is_err());
+    }
+
+    #[test]
+    fn a_cut_that_leads_out_of_its_folder_or_to_another_kind_of_file_is_refused() {
+        let (log, cut) = ("00000000000000000000.log", "00000000000000000000.log.cut");
+        let pairs = [("../0.log", cut), (log, "../0.log.cut"), (log, "/etc/0.cut"), (log, log), (cut, cut), ("", "")];
+        for (file, moved_to) in pairs {
+            let entry = CutEntry {
+                file: file.into(),
+                moved_to: moved_to.into(),
+                position: Position::ZERO,
+                bytes: 1,
+                from_offset: Offset::ZERO,
+                reason: String::new(),
+            };
+            assert!(parse_cut_list(&encode_cut_list(&[entry])).is_err(), "{file} to {moved_to}");
+        }
     }
 }

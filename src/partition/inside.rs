@@ -44,8 +44,14 @@ impl Inner {
     /// As [`Inner::enter_writable`], also when the partition is offline.
     pub(super) fn enter_to_reopen(&self) -> Result<Inside<'_>, LogError> {
         let inside = Inside { _gate: self.gate.read_recursive() };
+        self.check_reopenable()?;
+        Ok(inside)
+    }
+
+    /// Refuses to go on when the partition is closed or can't be written.
+    pub(super) fn check_reopenable(&self) -> Result<(), LogError> {
         match self.check_writable() {
-            Ok(()) | Err(LogError::Offline { .. }) => Ok(inside),
+            Ok(()) | Err(LogError::Offline { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

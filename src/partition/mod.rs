@@ -8,8 +8,9 @@
 //!
 //! # Threads
 //!
-//! All methods take `&self`. Appends and everything that changes the segment list take the append lock; reads take none
-//! that is held over I/O. Locks are taken in this order:
+//! All methods take `&self`. Appends and everything that changes the segment list take the append lock. Reads take no lock that
+//! is held over I/O, except in a read-only partition, where each read first follows the log under the append lock (`follow.rs`).
+//! Locks are taken in this order:
 //!
 //! 1. `gate`, shared: held by every call that writes, from its first look at the status to its end. Whatever ends the
 //!    partition waits for it.
@@ -18,8 +19,8 @@
 //! 4. `writer`, the append lock: held over the write of one batch, over a cut, and for a moment to publish another list.
 //! 5. The locks of `commits`, `removals`, `epochs` and the other fields, each for itself.
 //!
-//!  A writer makes a batch visible in this order: bytes in the file, log end offset, published size; so
-//! whoever sees a batch also sees a log end offset above it.
+//! A writer makes a batch visible in this order: bytes in the file, log end offset, published size. So a reader that sees a batch
+//! also sees a log end offset above it.
 
 mod append;
 mod batches;
@@ -315,8 +316,8 @@ impl Inner {
         View { list, active_size, log_start: load(&self.log_start), log_end, last_stable_offset }
     }
 
-    /// Shows readers another log, at one moment: with the list of one and the offsets of the other they would take what is open
-    /// for decided.
+    /// Publishes the segment list and all offsets together. A reader mixing old and new could treat an open transaction as
+    /// committed.
     fn show(&self, list: SegmentList, start: Offset, end: Offset, first_unstable: Option<Offset>) {
         let mut segments = self.segments.write();
         store(&self.log_start, start);

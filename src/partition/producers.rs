@@ -53,13 +53,6 @@ pub enum ProducerError {
         /// Where its transaction begins.
         first_offset: Offset,
     },
-    /// A marker for a producer that has no transaction open. The log takes such markers, so that a coordinator may repeat them,
-    /// and does not return this. Kafka's `INVALID_TXN_STATE`.
-    #[error("producer {producer_id} has no open transaction to end")]
-    NoTransaction {
-        /// The producer.
-        producer_id: ProducerId,
-    },
     /// A marker of a transaction coordinator that was replaced. Kafka's `TRANSACTION_COORDINATOR_FENCED`.
     #[error("the marker for producer {producer_id} has coordinator epoch {got}, expected {known} or more")]
     CoordinatorFenced {
@@ -79,7 +72,7 @@ impl ProducerError {
         match self {
             Self::InvalidEpoch { .. } | Self::CoordinatorFenced { .. } => ErrorKind::Fenced,
             Self::OutOfOrderSequence { .. } => ErrorKind::OutOfOrder,
-            Self::TransactionOpen { .. } | Self::NoTransaction { .. } => ErrorKind::InvalidTransaction,
+            Self::TransactionOpen { .. } => ErrorKind::InvalidTransaction,
         }
     }
 }

@@ -214,7 +214,7 @@ impl Partition {
     /// On return every record of the log survives a power loss.
     ///
     /// # Errors
-    /// [`LogError::Segment`] when the disk still fails, and then the partition stays offline; [`LogError::Closed`], [`LogError::ReadOnly`].
+    /// [`LogError::Segment`] when the disk still fails, and then the partition is offline; [`LogError::Closed`], [`LogError::ReadOnly`].
     pub fn reopen(&self) -> Result<PartitionRecovery, LogError> {
         let inner = &self.inner;
         let _inside = inner.enter_to_reopen()?;
@@ -281,13 +281,6 @@ impl Partition {
 }
 
 impl Inner {
-    fn check_reopenable(&self) -> Result<(), LogError> {
-        match self.check_writable() {
-            Ok(()) | Err(LogError::Offline { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     fn begin_reopening(&self) -> Result<(), LogError> {
         if self.check_online().is_ok() {
             *self.status.write() = Status::Offline("it was being reopened, and that failed".to_owned());

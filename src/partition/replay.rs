@@ -1,6 +1,6 @@
 //! Bringing the table of producers up by the batches that are in the log (reference 6.5).
 //!
-//! Batches that can't be read any more are passed over: a transaction whose marker is among them stays open.
+//! A damaged marker ends nothing; its transaction stays open.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! One writer (the partition's append lock) and any number of readers. The writer publishes the length after the bytes
 //! are there; readers never look past the published length, so they need no lock against the writer.
 //!
-//! A prefix that has been written never changes while this value lives: nothing is overwritten, and a cut
-//! ([`LogFile::cut_back`]) never goes below the published length. That is what makes mapping it sound.
+//! A prefix that has been written never changes while this value lives: it is only ever written again with the same bytes, and
+//! a cut ([`LogFile::cut_back`]) never goes below the published length. That is what makes mapping it sound.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl LogFile {
     }
 
     /// The open file, which the budget leaves alone until it is synced.
-    fn file_to_write(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
+    pub(super) fn file_to_write(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
         {
             let slot = self.file.read();
             if let Some(file) = &slot.file {

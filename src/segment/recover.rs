@@ -269,8 +269,10 @@ impl Segment {
         Ok(true)
     }
 
-    /// Cuts off what follows the published length, durably. Only before anything has mapped the file.
+    /// Cuts off what follows the published length, durably. Only while nobody else reads the segment: verifying may have mapped
+    /// the file beyond the cut, so that map goes first.
     pub(crate) fn cut_tail(&self) -> Result<(), SegmentError> {
+        self.log.let_go();
         self.log.cut_back()?;
         self.log.sync()
     }
@@ -278,7 +280,7 @@ impl Segment {
     /// Writes the bytes from `from` to `to` once more, as they are. A sync that failed may have dropped them from what a later one
     /// writes; what is written anew, the next sync does cover.
     pub(crate) fn write_again(&self, from: Position, to: Position) -> Result<(), SegmentError> {
-        let file = self.log.file()?;
+        let file = self.log.file_to_write()?;
         let mut at = from.value();
         while at < to.value() {
             let bytes = self.log.read_copied(at, to.value().min(at.saturating_add(CHUNK)))?;

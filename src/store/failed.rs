@@ -70,9 +70,14 @@ impl Topic {
     /// Tries again to open a partition that could not be opened with the store, and brings back one that went offline, as
     /// [`Partition::reopen`](crate::partition::Partition::reopen) does. Once it succeeded, [`Topic::partition`] returns the partition.
     ///
+    /// # Durability
+    /// Of a partition that was open, all records survive a power loss on return. Of one that had failed, those below its recovery
+    /// point do, until the next flush.
+    ///
     /// # Errors
-    /// What it fails with this time; the partition stays as it was. [`StoreError::UnknownPartition`], [`StoreError::UnknownTopic`]
-    /// after the topic's deletion, [`StoreError::Closed`].
+    /// [`StoreError::PartitionFailed`] when it still can't be opened. [`StoreError::Log`] when reopening an open partition fails: it
+    /// is offline if reopening had begun. [`StoreError::UnknownPartition`]; [`StoreError::UnknownTopic`] after the topic's
+    /// deletion; [`StoreError::Closed`].
     ///
     /// # Example
     ///

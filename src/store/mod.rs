@@ -260,8 +260,9 @@ impl LogStore {
     pub fn flush(&self) -> Result<(), StoreError> {
         self.shared.check_writable()?;
         let flushed = self.shared.for_each_partition(Partition::flush);
-        self.checkpoint()?;
+        let noted = self.checkpoint();
         flushed?;
+        noted?;
         self.shared.check_none_failed()
     }
 

@@ -8,7 +8,8 @@
 //!   whose folder was not may be gone after a power loss.
 //! - [`Vfs::rename`] is atomic: after a power loss the target is either what it was or the whole new file, provided that file was synced before.
 //! - After a failed sync the state of the unsynced bytes is unknown; calling it again proves nothing.
-//! - Mapped bytes never change: whoever maps a file's prefix relies on nobody cutting or overwriting it (see [`VfsFile::map`]).
+//! - Mapped bytes never change value: whoever maps a prefix relies on nobody cutting it or writing other bytes to it (see
+//!   [`VfsFile::map`]).
 
 #[cfg(test)]
 mod conformance;

@@ -16,9 +16,6 @@ use crate::segment::{Segment, file_path};
 use crate::types::{Offset, Position};
 use crate::vfs::{read_whole, replace_whole};
 
-/// Names tried for one `.cut` file before the oldest is replaced.
-const CUT_NAMES_MAX: u32 = 1000;
-
 impl Opening<'_> {
     /// Reports the cuts of earlier openings that nobody has read of, as far as they were carried out, and remembers those that were
     /// not. A list that is damaged is none.
@@ -157,11 +154,11 @@ impl Opening<'_> {
         }
         let stem = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mut path = self.params.dir.join(format!("{stem}.cut"));
-        for number in 2..CUT_NAMES_MAX {
-            if self.io(self.params.vfs.metadata(&path))?.is_none() {
-                break;
-            }
+        let mut number = 2_u64;
+        // As often as there are such files.
+        while self.io(self.params.vfs.metadata(&path))?.is_some() {
             path = self.params.dir.join(format!("{stem}.{number}.cut"));
+            number += 1;
         }
         Ok(path)
     }
