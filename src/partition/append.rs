@@ -247,7 +247,8 @@ impl Inner {
         if durability == Durability::Durable || is_due {
             self.make_durable(end)?;
         }
-        self.sync_sealed_if_many()?;
+        // This append has succeeded. Where that fails, the partition is offline from now on.
+        self.sync_sealed_if_many().ok();
         let (timestamp, durability) = (draft.append_time, self.reached(end));
         Ok(Appended { base_offset, last_offset, timestamp, durability, is_duplicate: false })
     }
@@ -308,9 +309,7 @@ impl Inner {
         if !replaces {
             // What of the indexes and the snapshot can't be written now is in memory, or found again in the log.
             old.seal().ok();
-            if old.persist_aborted().is_ok() {
-                self.take_snapshot(writer, base).ok();
-            }
+            self.take_snapshot(writer, base).ok();
         }
         let replaced = if replaces {
             super::segments::SegmentList::new(list.sealed().to_vec(), std::sync::Arc::clone(&new))

@@ -50,8 +50,6 @@ impl Partition {
         self.inner.epochs.persist().map_err(|error| self.inner.wrap(error))?;
         let mut writer = self.inner.writer.lock();
         self.inner.check_online()?;
-        // Before the snapshot: a replay that begins with it doesn't meet their markers.
-        self.inner.list().active().persist_aborted().map_err(|error| self.inner.wrap(error))?;
         let is_new = self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
         let active = Arc::clone(self.inner.list().active());
         drop(writer);

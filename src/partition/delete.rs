@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{Inner, LogError, Partition, SegmentFacts, Trash, load, store};
 use crate::format::file_name::FileName;
-use crate::segment::Segment;
+use crate::segment::{Segment, SegmentError};
 use crate::types::{ErrorKind, Offset, Timestamp};
 use crate::vfs::OpenMode;
 
@@ -22,13 +22,15 @@ use crate::vfs::OpenMode;
 pub(super) struct Removals {
     /// Segments that still have their names, oldest first.
     waiting: Mutex<VecDeque<Arc<Segment>>>,
+    /// The base offset of a segment that is about to take the place of others, of which some have been removed.
+    returning: Mutex<Option<Offset>>,
     /// The marks of the log start. Whoever removes segments holds this lock throughout.
     marks: Mutex<Vec<PathBuf>>,
 }
 
 impl Removals {
     pub(super) fn new(marks: Vec<PathBuf>) -> Self {
-        Self { waiting: Mutex::default(), marks: Mutex::new(marks) }
+        Self { waiting: Mutex::default(), returning: Mutex::default(), marks: Mutex::new(marks) }
     }
 
     /// Has these removed instead of those that waited.
@@ -36,9 +38,14 @@ impl Removals {
         *self.waiting.lock() = segments.into();
     }
 
-    /// The base offset of the oldest segment that still has its name.
+    /// The base offset of the oldest of those that still have their names or are about to get them.
     pub(super) fn first_base(&self) -> Option<Offset> {
-        self.waiting.lock().front().map(|segment| segment.base_offset())
+        let waiting = self.waiting.lock().front().map(|segment| segment.base_offset());
+        waiting.into_iter().chain(*self.returning.lock()).min()
+    }
+
+    pub(super) fn set_returning(&self, base: Option<Offset>) {
+        *self.returning.lock() = base;
     }
 
     pub(super) fn holds(&self, segment: &Arc<Segment>) -> bool {
@@ -135,9 +142,10 @@ impl Inner {
         let list = self.list();
         let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain([load(&self.log_end)]);
         let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
-            let largest_timestamp = match segment.largest_timestamp()? {
-                Some(timestamp) => Some(timestamp),
-                None => segment.modified()?,
+            let largest_timestamp = match segment.largest_timestamp() {
+                Ok(Some(timestamp)) => Some(timestamp),
+                Err(error @ SegmentError::Io(_)) => return Err(error),
+                _ => segment.modified()?,
             };
             Ok(SegmentFacts { size: segment.size(), largest_timestamp, end_offset })
         });
@@ -177,7 +185,10 @@ impl Inner {
     fn verify_ages(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<usize, LogError> {
         let (list, count) = (self.list(), count(&self.segment_facts()?));
         for segment in list.iter().take(count) {
-            segment.exact_greatest().map_err(|error| self.wrap(error))?;
+            // A damaged batch doesn't keep the log from being bounded: the index, or else the file's age, decides.
+            if let Err(error @ SegmentError::Io(_)) = segment.exact_greatest() {
+                return Err(self.wrap(error));
+            }
         }
         Ok(count)
     }

@@ -73,12 +73,16 @@ pub(super) struct Ceiling {
 impl Inner {
     /// The line that holds now.
     pub(super) fn note_line(&self) -> NoteLine {
+        // First: while there is none, the log is not cut before this line was written, and then another one is.
+        let ceiling = *self.ceiling.lock();
         let list = self.list();
-        let verified = self.check_online().is_ok().then(|| VerifiedPoint::of(list.active()));
+        let first = list.first().base_offset();
+        let is_complete = self.check_online().is_ok() && !self.has_unwritten_aborted();
+        let verified = is_complete.then(|| VerifiedPoint::of(list.active()));
         let mut line = NoteLine {
             recovery_point: load(&self.recovery_point).min(load(&self.log_end)),
             log_start: load(&self.log_start),
-            first_base: self.removals.first_base().unwrap_or(list.first().base_offset()),
+            first_base: self.removals.first_base().map_or(first, |base| base.min(first)),
             high_watermark: load(&self.log_end),
             first_dirty: Offset::new(self.first_dirty.load(Ordering::Acquire)),
             verified,
@@ -88,7 +92,7 @@ impl Inner {
                 leader_epoch: self.epochs.current(),
             }),
         };
-        if let Some(ceiling) = *self.ceiling.lock() {
+        if let Some(ceiling) = ceiling {
             line.lower(ceiling);
         }
         line

@@ -225,6 +225,8 @@ impl Partition {
             // Whatever fails from here on leaves the partition offline, and its files for the next try to verify.
             inner.begin_reopening()?;
             let report = inner.between_syncs(|| self.reopen_files(&mut writer))?;
+            // What it cut must not count as durable once somebody appends.
+            inner.renew_notes()?;
             *inner.status.write() = Status::Online;
             writer.last_flush = Moment::of(&*inner.clock);
             report
@@ -297,6 +299,8 @@ impl Inner {
         }
         self.removals.replace_waiting(opened.below_start);
         self.hand_over_unsynced(&opened.list, opened.unsynced_from, &opened.reindexed)?;
+        // What can't be written now is written before the recovery point moves.
+        self.persist_aborted().ok();
         let is_new = opened.unsynced_from.is_some() || !opened.report.rebuilt.is_empty();
         self.epochs.update(|table| {
             *table = opened.epochs;
@@ -543,7 +547,7 @@ impl<'a> Opening<'a> {
         rebuild.run(&snapshots::offsets_of(names.iter().map(String::as_str))).map_err(|error| self.wrap(error))
     }
 
-    /// Empties transaction indexes that can't be right; the replay of the log fills them again.
+    /// Forgets transaction indexes that can't be right; the replay of the log makes them anew.
     fn drop_damaged_txn_indexes(&mut self, segments: &[Arc<Segment>], names: &[String]) -> Result<(), LogError> {
         let parsed = names.iter().filter_map(|name| FileName::parse(name));
         let indexed: BTreeSet<Offset> = parsed
@@ -552,18 +556,17 @@ impl<'a> Opening<'a> {
             .collect();
         for segment in segments.iter().filter(|segment| indexed.contains(&segment.base_offset())) {
             if !self.params.read_only && !segment.has_sane_txn_index().map_err(|error| self.wrap(error))? {
-                self.reindex(segment)?;
+                self.reindex(segment);
             }
         }
         Ok(())
     }
 
-    /// Empties a segment's transaction index. What the replay of the log fills it with is not synced yet.
-    fn reindex(&mut self, segment: &Segment) -> Result<(), LogError> {
+    /// Forgets a segment's transaction index, which the replay of the log makes anew in memory.
+    fn reindex(&mut self, segment: &Segment) {
         self.reindexed.insert(segment.base_offset());
-        segment.truncate_aborted(Offset::ZERO).map_err(|error| self.wrap(error))?;
+        segment.begin_aborted_anew();
         self.replay_from(segment.base_offset());
-        Ok(())
     }
 
     fn wrap(&self, error: impl Into<SegmentError>) -> LogError {

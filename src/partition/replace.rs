@@ -113,7 +113,7 @@ impl Inner {
 
     /// The steps of the swap, in their order.
     fn swap(&self, swap: &Swap) -> Result<(), LogError> {
-        self.note_gaps()?;
+        self.note_swap(swap)?;
         let mark = self.set_mark(&swap.sources)?;
         for replacement in swap.replacements.iter().rev() {
             self.step(replacement.rename_indexes(Suffix::Swap))?;
@@ -121,6 +121,7 @@ impl Inner {
             self.sync_folder()?;
         }
         self.exchange(swap)?;
+        self.removals.set_returning(None);
         self.discard_sources(swap)?;
         for replacement in &swap.replacements {
             // As long as there is a `.log.swap`, live files from its base on are taken for originals: so it goes first, alone.
@@ -132,10 +133,15 @@ impl Inner {
         self.vfs.remove_file(&mark).map_err(|error| self.wrap(error))
     }
 
-    /// Says durably that the log may have gaps now up to where the last of its sealed segments ends, before it gets any.
-    fn note_gaps(&self) -> Result<(), LogError> {
+    /// Says durably, before it is so, that the log may have gaps up to where the last of the sources ends, and where it starts if a
+    /// replacement begins below that, because retention removed some of its sources meanwhile.
+    fn note_swap(&self, swap: &Swap) -> Result<(), LogError> {
+        self.removals.set_returning(swap.replacements.first().map(|first| first.base_offset()));
+        let last = swap.sources.last().map_or(Offset::ZERO, |source| source.base_offset());
         let writer = self.writer.lock();
-        let end = self.list().active().base_offset();
+        let list = self.list();
+        let next = list.iter().find(|segment| segment.base_offset() > last);
+        let end = next.unwrap_or(list.active()).base_offset();
         store(&self.unbroken_from, end.max(super::load(&self.unbroken_from)));
         drop(writer);
         self.renew_notes()

@@ -204,6 +204,8 @@ impl Inner {
         if is_needless {
             return Ok(false);
         }
+        // A replay that begins with the snapshot doesn't meet the markers below it.
+        self.persist_aborted()?;
         write(&*self.vfs, &self.dir, end, &self.producers.lock()).map_err(|error| self.wrap(error))?;
         self.hand_over_snapshot(end);
         let list = self.list();

@@ -8,7 +8,8 @@
 //! Sealed segments wait for the next tick, which syncs them outside the append lock. Where nobody ticks, an appender does it when
 //! more than a few wait.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,7 +19,7 @@ use super::{Inner, LogError, Partition, load, store};
 use crate::clock::Moment;
 use crate::segment::Segment;
 use crate::types::{Offset, Position};
-use crate::vfs::OpenMode;
+use crate::vfs::{IoError, OpenMode, read_whole};
 
 /// How many sealed segments may wait for a tick before an appender syncs them.
 const SEALED_WAITING_MAX: usize = 8;
@@ -32,8 +33,8 @@ pub(super) struct GroupCommit {
     sealed: Mutex<Vec<Arc<Segment>>>,
     /// What an unclean opening found above the recovery point, oldest first.
     rewrites: Mutex<Vec<Rewrite>>,
-    /// The offsets of producer snapshots that were written and not synced since.
-    snapshots: Mutex<BTreeSet<Offset>>,
+    /// The offsets of producer snapshots that were written and not synced since, and whether a sync failed.
+    snapshots: Mutex<BTreeMap<Offset, bool>>,
 }
 
 /// Bytes that must be written again before a sync makes them durable.
@@ -150,11 +151,22 @@ impl Inner {
     /// were aborted. Where there is no room for it, nothing has been lost, and the recovery point stays.
     fn persist_notes_of_batches(&self) -> Result<(), LogError> {
         self.epochs.persist().map_err(|error| self.wrap(error))?;
+        self.persist_aborted()
+    }
+
+    /// Writes the aborted transactions that are only in memory.
+    pub(super) fn persist_aborted(&self) -> Result<(), LogError> {
         let sealed = self.commits.sealed.lock().clone();
         for segment in sealed.iter().chain([self.list().active()]).filter(|segment| self.holds(segment)) {
             segment.persist_aborted().map_err(|error| self.wrap(error))?;
         }
         Ok(())
+    }
+
+    /// Whether aborted transactions are in memory only: then the next opening has to verify their segments.
+    pub(super) fn has_unwritten_aborted(&self) -> bool {
+        let sealed = self.commits.sealed.lock().clone();
+        sealed.iter().chain([self.list().active()]).any(|segment| segment.has_unwritten_aborted())
     }
 
     /// What was noted as verified in this boot may not be there any more.
@@ -172,8 +184,8 @@ impl Inner {
             Err(error) if self.holds(&active) => return Err(self.wrap(error)),
             _ => {}
         }
-        self.sync_snapshots()?;
-        if has_synced || active.base_offset() >= from {
+        let is_folder_synced = self.sync_snapshots()?;
+        if !is_folder_synced && (has_synced || active.base_offset() >= from) {
             self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         }
         Ok(())
@@ -214,26 +226,43 @@ impl Inner {
         active.sync_log().map_err(|error| self.wrap(error))
     }
 
-    /// Syncs the snapshots that were taken since the last time; those that are gone again are no loss.
-    pub(super) fn sync_snapshots(&self) -> Result<(), LogError> {
-        for offset in std::mem::take(&mut *self.commits.snapshots.lock()) {
-            let path = super::snapshots::path_of(&self.dir, offset);
-            match self.vfs.open(&path, OpenMode::Write).and_then(|file| file.sync_data()) {
-                Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
+    /// Syncs the snapshots that were taken since the last time, names included; those that are gone again are no loss. One whose
+    /// sync fails stays in line, and is written again first the next time. Returns whether there were any.
+    pub(super) fn sync_snapshots(&self) -> Result<bool, LogError> {
+        let due = self.commits.snapshots.lock().clone();
+        for (offset, has_failed) in &due {
+            let path = super::snapshots::path_of(&self.dir, *offset);
+            match self.sync_snapshot(&path, *has_failed) {
+                Err(error) if !error.is_not_found() => {
+                    self.commits.snapshots.lock().insert(*offset, true);
+                    return Err(self.wrap(error));
+                }
                 _ => {}
             }
         }
-        Ok(())
+        if !due.is_empty() {
+            self.sync_folder()?;
+            self.commits.snapshots.lock().retain(|offset, _| !due.contains_key(offset));
+        }
+        Ok(!due.is_empty())
+    }
+
+    fn sync_snapshot(&self, path: &Path, has_failed: bool) -> Result<(), IoError> {
+        let file = self.vfs.open(path, OpenMode::Write)?;
+        if has_failed && let Some(bytes) = read_whole(&*self.vfs, path)? {
+            file.write_at(&bytes, 0)?;
+        }
+        file.sync_data()
     }
 
     /// Makes the pending snapshots durable, names included, if one at or below `offset` is among them. Batches below a snapshot may
     /// go for good only after this: nothing else remembers their producers then.
     pub(super) fn secure_snapshots(&self, offset: Offset) -> Result<(), LogError> {
-        if self.commits.snapshots.lock().first().is_none_or(|first| *first > offset) {
-            return Ok(());
+        let is_due = self.commits.snapshots.lock().first_key_value().is_some_and(|(first, _)| *first <= offset);
+        if is_due {
+            self.sync_snapshots()?;
         }
-        self.sync_snapshots()?;
-        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
+        Ok(())
     }
 
     /// Does `work` while no sync runs: one that began before the log was cut would raise the recovery point above what is left.
@@ -279,7 +308,7 @@ impl Inner {
 
     /// Hands a producer snapshot to the next flush.
     pub(super) fn hand_over_snapshot(&self, offset: Offset) {
-        self.commits.snapshots.lock().insert(offset);
+        self.commits.snapshots.lock().insert(offset, false);
     }
 
     /// Takes back a producer snapshot that was removed.

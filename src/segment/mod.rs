@@ -450,6 +450,15 @@ impl Segment {
         self.txn_index.persist()
     }
 
+    /// Forgets the aborted transactions. Those that are noted from here on replace the file when they are persisted.
+    pub(crate) fn begin_aborted_anew(&self) {
+        self.txn_index.begin_anew();
+    }
+
+    pub(crate) fn has_unwritten_aborted(&self) -> bool {
+        self.txn_index.has_unwritten()
+    }
+
     /// Writes the index entries that are still only in memory.
     pub(crate) fn persist_indexes(&self) -> Result<(), SegmentError> {
         self.time_index.file().persist()?;

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::error::SegmentError;
 use crate::format::{AbortedTransaction, BatchHeader, FormatError};
 use crate::types::{ErrorKind, Offset, Position};
-use crate::vfs::{IoError, OpenMode, Vfs};
+use crate::vfs::{IoError, OpenMode, Vfs, replace_whole};
 
 const ENTRY: usize = AbortedTransaction::SIZE;
 
@@ -36,6 +36,9 @@ struct State {
     entries: Option<Arc<Vec<AbortedTransaction>>>,
     /// How many of the entries the file holds. The others wait for room on the disk.
     written: usize,
+    /// Whether the file is not to be believed. It stands until another one takes its place, so that a crash in between leaves
+    /// the next opening the same to find.
+    is_stale: bool,
     /// How often the file was changed; 1 for a file from an earlier life of this segment, which may never have been synced.
     changes: u64,
     /// How many of the changes are known to be synced.
@@ -45,13 +48,13 @@ struct State {
 impl TxnIndex {
     /// The entries that stand in the file; a missing file has none.
     pub(crate) fn open(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, foreign: bool) -> Self {
-        let state = State { path, entries: None, written: 0, changes: 1, synced: 0 };
+        let state = State { path, entries: None, written: 0, is_stale: false, changes: 1, synced: 0 };
         Self { vfs, base, foreign, file: Mutex::default(), state: Mutex::new(state) }
     }
 
     /// No entries; a file of that name is overwritten with the first one.
     pub(crate) fn empty(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset, foreign: bool) -> Self {
-        let state = State { path, entries: Some(Arc::default()), written: 0, changes: 0, synced: 0 };
+        let state = State { path, entries: Some(Arc::default()), written: 0, is_stale: false, changes: 0, synced: 0 };
         Self { vfs, base, foreign, file: Mutex::default(), state: Mutex::new(state) }
     }
 
@@ -144,15 +147,55 @@ impl TxnIndex {
         }
     }
 
+    /// Forgets what the file says. What is appended from here on is in memory, until [`TxnIndex::persist`] replaces the file.
+    pub(crate) fn begin_anew(&self) {
+        let _file = self.file.lock();
+        let mut state = self.state.lock();
+        state.entries = Some(Arc::default());
+        state.written = 0;
+        state.is_stale = true;
+        state.changes += 1;
+    }
+
     /// Writes the entries that are in memory only.
     pub(crate) fn persist(&self) -> Result<(), SegmentError> {
         let _file = self.file.lock();
+        self.replace_stale()?;
         self.write_pending()
+    }
+
+    fn replace_stale(&self) -> Result<(), SegmentError> {
+        let (path, entries) = {
+            let state = self.state.lock();
+            if !state.is_stale {
+                return Ok(());
+            }
+            (state.path.clone(), state.entries.clone().unwrap_or_default())
+        };
+        if entries.is_empty() {
+            unless_missing(self.vfs.remove_file(&path))?;
+        } else {
+            let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.encode()).collect();
+            replace_whole(&*self.vfs, &path, &bytes)?;
+        }
+        let mut state = self.state.lock();
+        state.written = entries.len();
+        state.is_stale = false;
+        Ok(())
+    }
+
+    /// Whether there are entries in memory only, or the file is not to be believed.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        let state = self.state.lock();
+        state.is_stale || state.entries.as_ref().is_some_and(|entries| entries.len() > state.written)
     }
 
     fn write_pending(&self) -> Result<(), SegmentError> {
         let (path, entries, written) = {
             let state = self.state.lock();
+            if state.is_stale {
+                return Ok(());
+            }
             let entries = state.entries.clone().unwrap_or_default();
             (state.path.clone(), entries, state.written)
         };
@@ -214,6 +257,7 @@ impl TxnIndex {
         let mut state = self.state.lock();
         state.entries = Some(Arc::default());
         state.written = 0;
+        state.is_stale = false;
         state.changes += 1;
         state.synced = state.changes;
         Ok(())

@@ -124,7 +124,7 @@ impl Opening<'_> {
             _ => Scan::Whole,
         };
         if matches!(scan, Scan::Whole) {
-            self.reindex(segment)?;
+            self.reindex(segment);
         }
         let (epochs, mut has_producers) = (&mut self.epochs, false);
         let recovered = segment.recover(scan, gaps, &mut |header| {
