@@ -157,6 +157,36 @@ fn a_kill_at_any_change_of_a_recovery_leaves_a_prefix_and_its_report() {
 }
 
 #[test]
+fn a_kill_of_a_recovery_that_empties_a_segment_leaves_what_it_cut() {
+    let rig = Rig::new(&[]);
+    (0..3).for_each(|number| _ = append(&rig.partition, &value(number)));
+    rig.partition.delete_records_before(offset(2)).unwrap();
+    rig.store.checkpoint().unwrap();
+    let damaged = rig.memory.process_crash_image();
+    let mut bytes = bytes_of(&damaged, &log_path(0));
+    bytes[70] ^= 1;
+    put(&damaged, &log_path(0), &bytes);
+    forget_boot(&damaged);
+    let whole = FaultyVfs::new(damaged.process_crash_image());
+    drop(open(Arc::new(whole.clone()), &rig.clock));
+    for killed_at in 0..whole.mutations() {
+        let memory = damaged.process_crash_image();
+        let vfs = FaultyVfs::new(memory.clone());
+        vfs.crash_after(killed_at);
+        let options = stratalog::StoreOptions::new().vfs(Arc::new(vfs)).clock(Arc::new(rig.clock.clone()));
+        drop(options.open("/log"));
+        let after = memory.process_crash_image();
+        let store = open(Arc::new(after.clone()), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!(partition.log_end_offset(), offset(2), "killed at {killed_at}");
+        let names = after.read_dir(partition.path()).unwrap().into_iter().map(|entry| entry.name);
+        let kept =
+            names.filter(|name| name.ends_with(".cut")).map(|name| bytes_of(&after, &partition.path().join(name)));
+        assert!(kept.into_iter().any(|kept| kept == bytes), "killed at {killed_at}: what was cut is kept");
+    }
+}
+
+#[test]
 fn a_missing_index_does_not_decide_where_the_log_ends() {
     for is_clean in [false, true] {
         let rig = Rig::new(&[]);

@@ -146,11 +146,11 @@ impl Opening<'_> {
     }
 
     /// A free name for what is cut out of `file`: `<file>.cut`, then `<file>.2.cut` and so on. An earlier opening that was
-    /// interrupted in the same cut has a name for it.
-    fn cut_name(&self, file: &Path, position: Position) -> Result<PathBuf, LogError> {
-        let is_same = |cut: &&Cut| cut.file == file && cut.position == position;
-        if let Some(cut) = self.interrupted_cuts.iter().find(is_same) {
-            return Ok(cut.moved_to.clone());
+    /// interrupted in the same cut has a name for it, which is given once: an emptied segment may follow its own tail.
+    fn cut_name(&mut self, file: &Path, position: Position) -> Result<PathBuf, LogError> {
+        let is_same = |cut: &Cut| cut.file == file && cut.position == position;
+        if let Some(at) = self.interrupted_cuts.iter().position(is_same) {
+            return Ok(self.interrupted_cuts.remove(at).moved_to);
         }
         let stem = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mut path = self.params.dir.join(format!("{stem}.cut"));
