@@ -341,3 +341,22 @@ fn flushing_is_no_success_while_nothing_is_known_of_a_partition() {
     topic(&store).reopen_partition(1).unwrap();
     store.flush().unwrap();
 }
+
+#[test]
+fn a_retried_partition_whose_segments_are_gone_gives_no_offset_twice() {
+    let (memory, store) = filled();
+    let partition = topic(&store).partition(1).unwrap();
+    let start = partition.segments()[3].base_offset();
+    partition.delete_records_before(start).unwrap();
+    store.tick(at(0)).unwrap();
+    store.flush().unwrap();
+    let logs: Vec<_> = partition.segments().iter().map(|segment| segment.path()).collect();
+    drop((partition, store));
+    logs.iter().for_each(|log| memory.remove_file(log).unwrap());
+    let vfs = FaultyVfs::new(memory);
+    vfs.inject(failing(Operation::ReadDir, "/log/t-1", 1, io::ErrorKind::PermissionDenied));
+    let store = open(&vfs);
+    vfs.clear_faults();
+    topic(&store).reopen_partition(1).unwrap();
+    assert_eq!(topic(&store).partition(1).unwrap().log_end_offset(), start);
+}

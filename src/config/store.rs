@@ -151,7 +151,7 @@ config_keys! {
     /// `log.cleaner.dedupe.buffer.size`: bytes of memory that compacting a partition may take for its map of keys. Default
     /// 134217728; at least 1024.
     ///
-    /// A key takes 24 bytes. What doesn't fit is compacted by the next runs: raise it where a partition gets more keys between
+    /// An entry takes 20 bytes, so a key takes 22.2 at the default load factor. What doesn't fit is compacted by the next runs: raise it where a partition gets more keys between
     /// two runs than fit. A run takes no more than the records it looks at can need.
     "log.cleaner.dedupe.buffer.size" => cleaner_dedupe_buffer_size: u64 = 134_217_728,
         "a whole number of at least 1024", |text| long(text, 1024);

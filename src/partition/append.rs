@@ -88,11 +88,16 @@ impl Partition {
 
     /// Appends records as one batch and waits for `durability`. A record without a timestamp gets the clock's.
     ///
+    /// # Durability
+    /// [`Durability::Durable`]: the records survive a power loss. [`Durability::Written`]: they survive this process.
+    ///
     /// # Errors
     /// Before anything is written: [`LogError::NoRecords`], [`LogError::InvalidRecord`], [`LogError::InvalidTimestamp`],
     /// [`LogError::TooLarge`], [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
     /// [`LogError::Segment`] when the disk fails: a write that failed left nothing readable; after a sync that failed the
-    /// records may or may not survive, and the partition is offline.
+    /// records may or may not survive, and the partition is offline. Where a full disk has no room for the epochs or the aborted
+    /// transactions that must be durable with the records, these are readable and not durable, and the partition stays online:
+    /// appending them once more stores them twice, unless the producer has an id.
     pub fn append_with(&self, records: &[Record<'_>], durability: Durability) -> Result<Appended, LogError> {
         self.append_compressed(records, Compression::None, durability)
     }
@@ -120,7 +125,10 @@ impl Partition {
         self.inner.count_failure(self.inner.append_encoded(batch, durability))
     }
 
-    /// Begins a new segment, unless the active one is empty. The old one is synced by the next tick or flush.
+    /// Begins a new segment, unless the active one is empty.
+    ///
+    /// # Durability
+    /// None is promised: the next tick or flush syncs the old segment.
     ///
     /// # Errors
     /// [`LogError::Segment`] when the new file can't be created; [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].

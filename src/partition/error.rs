@@ -123,8 +123,8 @@ pub enum LogError {
         /// The partition.
         partition: TopicPartition,
     },
-    /// The process that writes the log was replacing or cutting files while they were looked at, for a while on end. Retriable: the
-    /// same call finds the log as it is then. Only for partitions that are open read-only.
+    /// The writing process kept replacing or cutting files while this call looked at them. Retriable: the same call reads the log
+    /// as it is then. Only for partitions opened read-only.
     #[error("{partition} is being changed by another process, look again")]
     Changed {
         /// The partition.

@@ -17,7 +17,7 @@ use super::replay::replay;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild};
 use super::{Inner, LogError, Partition, Writer, load, store};
-use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suffix};
+use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT, Suffix};
 use crate::format::{LeaderEpochCheckpoint, OffsetCheckpoint, PartitionMetadata, TopicId};
 use crate::segment::{Segment, SegmentError, file_path};
 use crate::types::{ErrorKind, Offset};
@@ -28,9 +28,6 @@ const LOOKS_MAX: usize = 4;
 
 /// After so many looks the folder is listed, for what no look at the log's end can find.
 const LOOKS_PER_LISTING: u32 = 64;
-
-/// The store's file of log start offsets, in the folder above.
-const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
 
 /// What a follower remembers between two looks.
 #[derive(Debug, Default)]
@@ -335,7 +332,7 @@ impl Inner {
     /// Raises the log start to what the store's checkpoint says, if that is inside the log. The file is a hint here: one that
     /// can't be read says nothing.
     fn raise_followed_start(&self, end: Offset) {
-        let Some(path) = self.dir.parent().map(|root| root.join(LOG_START_OFFSETS)) else { return };
+        let Some(path) = self.dir.parent().map(|root| root.join(LOG_START_CHECKPOINT)) else { return };
         let bytes = read_whole(&*self.vfs, &path).ok().flatten();
         let Some(checkpoint) = bytes.and_then(|bytes| OffsetCheckpoint::parse(&bytes).ok()) else { return };
         let is_own =

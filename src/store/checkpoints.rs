@@ -5,7 +5,7 @@
 //! | `recovery-point-offset-checkpoint` | every partition | everything below survives a power loss | all is verified after a crash |
 //! | `log-start-offset-checkpoint` | partitions whose log start lies above their first segment's base | the log start offset | logs start at their first segment |
 //! | `cleaner-offset-checkpoint` | partitions that were compacted | up to where | compaction starts at the log start |
-//! | `replication-offset-checkpoint` | every partition | the high watermark | never read: it is the log end until a partition is replicated |
+//! | `replication-offset-checkpoint` | every partition | the high watermark | the log end takes its place, as it does in every partition that is open |
 //! | `stratalog-verified` | every partition that is online | see `format/verified_points.rs` | recovery goes by the recovery points |
 //! | `stratalog-unbroken` | every partition | see `format/unbroken.rs` | recovery takes gaps for the logs' own |
 //!

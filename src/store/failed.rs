@@ -51,7 +51,8 @@ impl Lines {
 impl From<NoteLine> for Lines {
     fn from(line: NoteLine) -> Self {
         Self {
-            log_start_offset: Some(line.log_start),
+            // A line says 0 where nothing was noted: then another note may know better.
+            log_start_offset: (line.log_start > Offset::ZERO).then_some(line.log_start),
             recovery_point: Some(line.recovery_point),
             first_dirty_offset: line.first_dirty,
             verified: line.verified,

@@ -25,14 +25,11 @@ use crate::format::file_name::{FileName, PartitionDirName};
 use crate::name::{PartitionId, TopicName, TopicPartition};
 use crate::vfs::{DirEntry, IoError, Vfs};
 
-/// Kafka's file of recovery points.
-pub(super) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
-/// Kafka's file of log start offsets.
-pub(super) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
-/// Kafka's file of high watermarks.
-pub(super) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
-/// Kafka's file of first uncleaned offsets.
-pub(super) const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
+pub(super) use crate::format::file_name::{
+    CLEANER_CHECKPOINT as CLEANER_OFFSETS, LOG_START_CHECKPOINT as LOG_START_OFFSETS,
+    RECOVERY_POINT_CHECKPOINT as RECOVERY_POINTS, REPLICATION_CHECKPOINT as HIGH_WATERMARKS,
+};
+
 /// Kafka's mark of an orderly stop.
 pub(super) const CLEAN_MARK: &str = ".kafka_cleanshutdown";
 /// Our list of topics.

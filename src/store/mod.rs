@@ -149,8 +149,8 @@ impl LogStore {
         &self.shared.opener.root
     }
 
-    /// What opening the store found and did. The report of what recovery cut stands in the folders too, and is part of every later
-    /// opening's until this was called once.
+    /// What opening the store found and did. What recovery cut is also listed on disk, and every later opening reports it again
+    /// until this is called once.
     #[must_use]
     pub fn open_report(&self) -> &OpenReport {
         if !self.shared.is_report_read.swap(true, Ordering::SeqCst) {
@@ -178,6 +178,9 @@ impl LogStore {
     }
 
     /// Removes the `.cut` files of all partitions, see [`Partition::remove_cut_files`]. Returns what is gone.
+    ///
+    /// # Durability
+    /// None is promised: after a power loss the files may be back.
     ///
     /// # Errors
     /// The first failure, as [`StoreError::Log`]; the other partitions were rid of theirs nevertheless. [`StoreError::ReadOnly`],
@@ -242,6 +245,9 @@ impl LogStore {
 
     /// Gives a topic more partitions, `total` with those it has. Keys go to other partitions from then on.
     ///
+    /// # Durability
+    /// When it returns, the partitions survive a power loss.
+    ///
     /// # Errors
     /// With nothing changed: [`StoreError::UnknownTopic`], [`StoreError::PartitionCount`] when `total` is not more than there are,
     /// [`StoreError::FixedPartitionCount`] for `__consumer_offsets` and `__transaction_state`, [`StoreError::ReservedTopic`],
@@ -251,7 +257,10 @@ impl LogStore {
         self.shared.add_partitions(name, total)
     }
 
-    /// Syncs every partition, then writes the checkpoints: all that was appended before survives a power loss.
+    /// Syncs every partition, then writes the checkpoints.
+    ///
+    /// # Durability
+    /// On return everything appended before the call survives a power loss.
     ///
     /// # Errors
     /// The first failure, [`StoreError::Log`] or [`StoreError::Io`]; the other partitions were synced nevertheless.
@@ -268,6 +277,9 @@ impl LogStore {
 
     /// Writes the checkpoints, with which the next opening has less to verify. Maintenance does it from time to time.
     ///
+    /// # Durability
+    /// On return the checkpoints survive a power loss. It syncs no records.
+    ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::ReadOnly`], [`StoreError::Closed`].
     pub fn checkpoint(&self) -> Result<(), StoreError> {
@@ -282,6 +294,9 @@ impl LogStore {
     /// Ends the store in order: every handle made from it or a clone is refused from now on, everything is synced, the
     /// checkpoints and the mark of an orderly stop are written, the lock is released. Waits for every call that is inside. While a
     /// partition could not be opened there is no mark: the next opening verifies what lies above the recovery points.
+    ///
+    /// # Durability
+    /// When it succeeds, everything that was appended survives a power loss.
     ///
     /// # Errors
     /// The first failure; the store is closed and the lock released all the same, but the next opening will verify its end as

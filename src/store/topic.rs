@@ -86,7 +86,10 @@ impl Topic {
         self.shared.settings()
     }
 
-    /// Replaces what was set for this topic: durably first, then for the open partitions.
+    /// Replaces what was set for this topic: on disk first, then for the open partitions.
+    ///
+    /// # Durability
+    /// When it returns, the config survives a power loss.
     ///
     /// # Errors
     /// [`StoreError::Config`] for a refused value, [`StoreError::ReservedTopic`], [`StoreError::ReadOnly`] and
