@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use stratalog::format::ProducerStamp;
 use stratalog::format::TransactionResult::{Abort, Commit};
-use stratalog::vfs::{MemoryVfs, Vfs};
+use stratalog::vfs::{Effect, Fault, MemoryVfs, Operation, PathFilter, Vfs};
 use stratalog::{Appended, Durability, LogError, LogStore, Partition, Record};
 use support::{Rig, append, at, bases, in_transaction, marker, offset, open, partition_of, read_committed, stamp};
 
@@ -333,5 +333,90 @@ fn a_compaction_of_what_is_left_forgets_no_producer_of_what_was_deleted() {
             }
             image = image.crash_image();
         }
+    }
+}
+
+/// Expires six batches of producer 7, each in a segment of its own, where `prepare` has been at work on the snapshots.
+fn expire(durability: Durability, prepare: impl Fn(&Rig)) -> Rig {
+    let rig = rig();
+    let config = support::config(&[("retention.ms", "1000"), ("segment.bytes", "100")]);
+    rig.store.topic("t").unwrap().alter_config(config).unwrap();
+    prepare(&rig);
+    for sequence in 0..6 {
+        rig.partition.append_from(stamp(7, 0, sequence), &[Record::new("value")], durability).unwrap();
+    }
+    rig.clock.set(at(5000));
+    rig
+}
+
+#[test]
+fn a_retry_gets_its_offsets_where_no_snapshot_could_be_written_before_its_segment_expired() {
+    let rig = expire(Durability::Durable, |rig| {
+        rig.vfs.inject(
+            Fault::new(Operation::Write, Effect::OsError(28)).on(PathFilter::contains(".snapshot")).from_nth(1),
+        );
+    });
+    rig.store.tick(at(5000)).unwrap();
+    let report = rig.store.tick(at(6000)).unwrap();
+    assert!(!report.failures.is_empty(), "what can't be removed is told");
+    for image in [rig.memory.process_crash_image(), rig.memory.crash_image()] {
+        let store = open(Arc::new(image), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!(partition.log_start_offset(), offset(6), "it has expired all the same");
+        let retry = send(&partition, stamp(7, 0, 5), 1).unwrap();
+        assert!(retry.is_duplicate);
+        assert_eq!(retry.base_offset, offset(5));
+    }
+    rig.vfs.clear_faults();
+    rig.store.tick(at(7000)).unwrap();
+    let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+    let names = rig.memory.read_dir(rig.partition.path()).unwrap();
+    let logs = names.iter().filter(|entry| entry.name.ends_with(".log")).count();
+    assert_eq!(logs, 1, "with room for the snapshot they go");
+    assert!(send(&partition_of(&store), stamp(7, 0, 5), 1).unwrap().is_duplicate);
+}
+
+#[test]
+fn on_a_full_disk_expired_segments_go_as_far_as_a_snapshot_covers_them() {
+    let rig = expire(Durability::Durable, |_| ());
+    let last = rig.partition.segments().last().unwrap().base_offset();
+    let name = format!("{:020}.snapshot", last.value() + 1);
+    rig.vfs.inject(Fault::new(Operation::Write, Effect::OsError(28)).on(PathFilter::contains(name)).from_nth(1));
+    rig.store.tick(at(5000)).unwrap();
+    let names = rig.memory.read_dir(rig.partition.path()).unwrap();
+    let logs = names.iter().filter(|entry| entry.name.ends_with(".log")).count();
+    assert_eq!(logs, 2, "the active one, and the one whose producers only it remembers: {names:?}");
+    let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+    assert!(send(&partition_of(&store), stamp(7, 0, 5), 1).unwrap().is_duplicate);
+}
+
+#[test]
+fn on_a_full_disk_expired_segments_go_where_a_snapshot_covers_them_all() {
+    let rig = expire(Durability::Durable, |_| ());
+    rig.partition.roll().unwrap();
+    rig.partition.flush().unwrap();
+    rig.vfs.inject(Fault::new(Operation::Write, Effect::OsError(28)).from_nth(1));
+    rig.store.tick(at(5000)).unwrap();
+    let names = rig.memory.read_dir(rig.partition.path()).unwrap();
+    let logs = names.iter().filter(|entry| entry.name.ends_with(".log")).count();
+    assert_eq!(logs, 1, "{names:?}");
+    let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+    assert!(send(&partition_of(&store), stamp(7, 0, 5), 1).unwrap().is_duplicate);
+}
+
+#[test]
+fn a_retry_gets_its_offsets_where_the_snapshot_of_an_earlier_life_was_never_synced() {
+    let rig = expire(Durability::Written, |_| ());
+    rig.clock.set(at(0));
+    // The sealed segments are synced, their snapshots are not.
+    rig.store.tick(at(0)).unwrap();
+    rig.clock.set(at(5000));
+    let memory = rig.memory.process_crash_image();
+    let store = open(Arc::new(memory.clone()), &rig.clock);
+    store.tick(at(5000)).unwrap();
+    assert_eq!(partition_of(&store).log_start_offset(), offset(6));
+    for seed in 0..50 {
+        let store = open(Arc::new(memory.torn_crash_image(seed)), &rig.clock);
+        assert!(send(&partition_of(&store), stamp(7, 0, 5), 1).unwrap().is_duplicate, "seed {seed}");
     }
 }

@@ -203,9 +203,14 @@ impl Inner {
     /// Takes the names of segments that have left the log, oldest first. Once the notes say where the log starts, the mark goes.
     pub(super) fn finish_removals(&self) -> Result<(), LogError> {
         let mut marks = self.removals.marks.lock();
-        let waiting: Vec<_> = self.removals.waiting.lock().iter().cloned().collect();
+        let mut waiting: Vec<_> = self.removals.waiting.lock().iter().cloned().collect();
+        let mut secured = Ok(());
         if !waiting.is_empty() {
-            self.secure_snapshots(self.list().first().base_offset())?;
+            let count;
+            (count, secured) = self.count_removable(&waiting);
+            waiting.truncate(count);
+        }
+        if !waiting.is_empty() {
             self.mark_start(&mut marks)?;
             // Until now a crash brought them back: they had to be synced with the others.
             self.forget(&waiting);
@@ -214,13 +219,30 @@ impl Inner {
             self.mark_deleted(segment)?;
             self.removals.waiting.lock().pop_front();
         }
+        self.give_up_marks(&mut marks)?;
+        secured
+    }
+
+    /// How many of these, oldest first, may lose their names: a snapshot must tell of the producers below the first segment that
+    /// keeps its name. With the error, where those are not all.
+    fn count_removable(&self, waiting: &[Arc<Segment>]) -> (usize, Result<(), LogError>) {
+        let Err(error) = self.secure_producers(self.list().first().base_offset()) else {
+            return (waiting.len(), Ok(()));
+        };
+        // On a full disk, those that an earlier snapshot covers make room for the next one.
+        let is_covered = |segment: &Arc<Segment>| self.secure_snapshot(segment.base_offset()).is_ok_and(|found| found);
+        (waiting.iter().rposition(is_covered).unwrap_or(0), Err(error))
+    }
+
+    /// Removes the marks once the notes say where the log starts.
+    fn give_up_marks(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
         if marks.is_empty() {
             return Ok(());
         }
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         // On a full disk this has to wait until the removed files have made room.
         if self.renew_notes().is_ok() {
-            self.remove_marks(&mut marks)?;
+            self.remove_marks(marks)?;
         }
         Ok(())
     }

@@ -284,6 +284,7 @@ impl Inner {
             log_end: end,
             from: None,
             plain: &BTreeSet::new(),
+            below: &[],
             clean: false,
             read_only: true,
             now: self.clock.now(),

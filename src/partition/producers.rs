@@ -126,6 +126,12 @@ impl ProducerTable {
         ProducerSnapshot { entries: self.producers.iter().map(|(id, producer)| producer.entry(*id)).collect() }
     }
 
+    /// What the snapshot of the log up to `end` would tell, as far as it is remembered.
+    pub(super) fn snapshot_below(&self, end: Offset) -> ProducerSnapshot {
+        let below = self.producers.iter().filter_map(|(id, producer)| Some(producer.below(end)?.entry(*id)));
+        ProducerSnapshot { entries: below.collect() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.producers.is_empty()
     }
@@ -269,6 +275,15 @@ impl Producer {
     fn next_sequence(&self, epoch: ProducerEpoch) -> Sequence {
         let last = self.batches.back().filter(|_| self.epoch == epoch).and_then(|batch| batch.last_sequence);
         last.map_or(Sequence::ZERO, |last| last.wrapping_add(1))
+    }
+
+    /// What is known of it from below `end`; `None` for one that is known from behind it only.
+    fn below(&self, end: Offset) -> Option<Self> {
+        let mut known = self.clone();
+        known.batches.retain(|batch| batch.last_offset < end);
+        known.transaction = self.transaction.filter(|first| *first < end);
+        let is_from_behind = known.batches.is_empty() && known.transaction.is_none() && !self.batches.is_empty();
+        (!is_from_behind).then_some(known)
     }
 
     fn entry(&self, producer_id: ProducerId) -> ProducerEntry {

@@ -539,6 +539,7 @@ impl<'a> Opening<'a> {
             log_end,
             from: self.reindex_from,
             plain: &self.plain,
+            below: &self.below_start,
             clean: self.params.clean,
             read_only: self.params.read_only,
             now: self.params.clock.now(),

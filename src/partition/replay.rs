@@ -94,11 +94,11 @@ fn replay_segment(
             Err(error) if error.position().is_some() => return Ok(Ended::Damaged),
             Err(error) => return Err(error),
         };
-        if header.last_offset() < from || header.producer_id().is_none() {
-            continue;
-        }
         if header.base_offset() >= end {
             break;
+        }
+        if header.last_offset() < from || header.producer_id().is_none() {
+            continue;
         }
         if !header.is_control() {
             table.note_data(&header);

@@ -6,7 +6,8 @@
 //! damaged snapshot only costs a longer replay, so snapshots are written in place; their checksum tells.
 //!
 //! Producers are remembered longer than their records, unlike in Kafka: a snapshot counts also where the log starts at it or
-//! above it, as long as every batch behind it is still in the files. So one has to be durable before the segments below it go.
+//! above it, as long as every batch behind it is still in the files. So one has to be durable before the segments below it go;
+//! an opening that finds none replays those that still wait to be removed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,8 @@ use super::segments::SegmentList;
 use super::{Inner, LogError, Writer, load};
 use crate::format::file_name::{FileKind, FileName, Suffix};
 use crate::format::{ProducerEntry, ProducerSnapshot};
-use crate::segment::{SegmentError, file_path};
-use crate::types::{Offset, Timestamp};
+use crate::segment::{Segment, SegmentError, file_path};
+use crate::types::{ErrorKind, Offset, Timestamp};
 use crate::vfs::{IoError, OpenMode, Vfs, VfsFile, read_whole};
 
 /// The table of a log that was just opened or cut.
@@ -56,6 +57,8 @@ pub(super) struct Rebuild<'a> {
     pub from: Option<Offset>,
     /// The bases of segments that are known to hold no batch of a producer with an id.
     pub plain: &'a BTreeSet<Offset>,
+    /// Segments below the first one that wait to be removed. After a crash some may be missing or damaged.
+    pub below: &'a [Arc<Segment>],
     /// Whether the log was closed in order.
     pub clean: bool,
     pub read_only: bool,
@@ -83,15 +86,18 @@ impl Rebuild<'_> {
         let mut kept = self.drop_foreign(snapshots)?;
         let limit = self.from.unwrap_or(self.log_end).min(self.log_end);
         let behind = kept.split_off(&limit.next());
-        let mut loaded = self.load_newest(kept.range(..=limit).rev())?;
+        let first = self.list.first().base_offset();
+        let mut loaded = self.load_newest(kept.range(first..).rev())?;
         if loaded.is_none() {
             loaded = self.load_deleted(&behind)?;
+        }
+        if loaded.is_none() {
+            loaded = self.replay_below(kept.range(..first).rev())?;
         }
         // Those behind the replay's beginning may tell of batches that a power loss took.
         self.remove_all(&behind)?;
         // One that was found damaged must not keep the next from being taken.
         let mut last_snapshot = loaded.as_ref().map(|(_, offset)| *offset);
-        let first = self.list.first().base_offset();
         let (mut table, start) = loaded.unwrap_or_else(|| (ProducerTable::default(), first));
         table.expire(self.now, self.expiration_ms);
         let mut taken = Vec::new();
@@ -122,11 +128,44 @@ impl Rebuild<'_> {
             let Some(table) = ProducerTable::load(&snapshot, first) else { continue };
             if !self.read_only {
                 // On a full disk the next checkpoint makes up for it.
-                write(self.vfs, self.dir, first, &table).and_then(|file| file.sync_data()).ok();
+                write(self.vfs, self.dir, first, &table.snapshot()).and_then(|file| file.sync_data()).ok();
             }
             return Ok(Some((table, first)));
         }
         Ok(None)
+    }
+
+    /// The table of the log up to the first segment, from those that wait to be removed because a snapshot of it is missing. Only as
+    /// far as they lead up to it without a gap: a producer must not look as if it had sent fewer.
+    fn replay_below<'o>(
+        &self,
+        newest_first: impl Iterator<Item = &'o Offset>,
+    ) -> Result<Option<(ProducerTable, Offset)>, SegmentError> {
+        let first = Arc::clone(self.list.first());
+        let mut reached = first.base_offset();
+        // What can't be read is passed over: it is on its way out.
+        let leads_up = |segment: &&Arc<Segment>| {
+            let leads = segment.end().is_ok_and(|(_, end)| end == reached);
+            reached = segment.base_offset();
+            leads
+        };
+        let count = self.below.iter().rev().take_while(leads_up).count();
+        let below = self.below.iter().skip(self.below.len() - count).cloned().collect::<Vec<_>>();
+        let Some(base) = below.first().map(|oldest| oldest.base_offset()) else { return Ok(None) };
+        let end = first.base_offset();
+        let list = SegmentList::new(below, first);
+        let loaded = self.load_newest(newest_first)?.filter(|(_, offset)| *offset >= base);
+        let (mut table, start) = loaded.unwrap_or((ProducerTable::default(), base));
+        let mut whole = None;
+        let replay = Replay {
+            list: &list,
+            // Their indexes of aborted transactions stay as they are.
+            read_only: true,
+            skip: &|_| false,
+            at_segment: &mut |table, base| whole = (base == end).then(|| table.clone()),
+        };
+        replay.run(&mut table, start..end).ok();
+        Ok(whole.map(|table| (table, end)))
     }
 
     /// Writes the snapshot of the log up to `base`, where the replay is; there is none yet. One that can't be written is missing,
@@ -136,7 +175,7 @@ impl Rebuild<'_> {
         if self.read_only || self.clean {
             return None;
         }
-        let written = write(self.vfs, self.dir, base, table);
+        let written = write(self.vfs, self.dir, base, &table.snapshot());
         if written.is_err() {
             // What is left of it, if anything, is found damaged by whoever reads it.
             self.remove(base).ok();
@@ -145,12 +184,13 @@ impl Rebuild<'_> {
     }
 
     /// Removes the snapshots outside the log's files, and those that no segment begins at, the newest one beyond the last base
-    /// excepted. Between a snapshot below the first segment and that segment, batches are missing: it would make a producer
+    /// excepted; segments that wait to be removed count. Between a snapshot below the first segment and that segment, batches are missing: it would make a producer
     /// look as if it had sent fewer.
     fn drop_foreign(&self, snapshots: &BTreeSet<Offset>) -> Result<BTreeSet<Offset>, SegmentError> {
-        let bases: BTreeSet<Offset> = self.list.iter().map(|segment| segment.base_offset()).collect();
+        let bases: BTreeSet<Offset> =
+            self.below.iter().chain(self.list.iter()).map(|segment| segment.base_offset()).collect();
         let newest = snapshots.range(..=self.log_end).next_back().copied();
-        let first = self.list.first().base_offset();
+        let first = self.below.first().unwrap_or(self.list.first()).base_offset();
         let belongs = |offset: &Offset| {
             let inside = *offset >= first && *offset <= self.log_end;
             inside && (bases.contains(offset) || (Some(*offset) == newest && Some(offset) > bases.last()))
@@ -206,7 +246,8 @@ impl Inner {
         }
         // A replay that begins with the snapshot doesn't meet the markers below it.
         self.persist_aborted()?;
-        write(&*self.vfs, &self.dir, end, &self.producers.lock()).map_err(|error| self.wrap(error))?;
+        let snapshot = self.producers.lock().snapshot();
+        write(&*self.vfs, &self.dir, end, &snapshot).map_err(|error| self.wrap(error))?;
         self.hand_over_snapshot(end);
         let list = self.list();
         if let Some(last) = writer.last_snapshot.replace(end)
@@ -216,6 +257,43 @@ impl Inner {
             remove(&*self.vfs, &self.dir, last).map_err(|error| self.wrap(error))?;
         }
         Ok(true)
+    }
+
+    /// Sees to it that the producers below `base`, where a segment begins, are in a snapshot; its name is durable with the next sync
+    /// of the folder. Segments below may go for good only then: nothing else remembers those producers afterwards.
+    pub(super) fn secure_producers(&self, base: Offset) -> Result<(), LogError> {
+        if self.secure_snapshot(base)? {
+            return Ok(());
+        }
+        let below = self.producers.lock().snapshot_below(base);
+        if below.entries.is_empty() {
+            return Ok(());
+        }
+        let written = write(&*self.vfs, &self.dir, base, &below).and_then(|file| file.sync_data());
+        if written.is_err() {
+            // What is left of it, if anything, is found damaged by whoever reads it.
+            remove(&*self.vfs, &self.dir, base).ok();
+        }
+        written.map_err(|error| self.wrap(error))
+    }
+
+    /// Makes the snapshot of the log up to `base` durable, but for its name. Returns whether there is a sound one.
+    pub(super) fn secure_snapshot(&self, base: Offset) -> Result<bool, LogError> {
+        let path = path_of(&self.dir, base);
+        let bytes = read_whole(&*self.vfs, &path).map_err(|error| self.wrap(error))?;
+        let snapshot = bytes.and_then(|bytes| ProducerSnapshot::parse(&bytes).ok());
+        let Some(table) = snapshot.and_then(|snapshot| ProducerTable::load(&snapshot, base)) else { return Ok(false) };
+        if table.is_empty() {
+            // There is nothing to lose.
+            return Ok(true);
+        }
+        // An earlier life may have written it and failed to sync it: a sync alone would find nothing to do.
+        let synced = match self.sync_snapshot(&path, true) {
+            // Removing segments is what makes room.
+            Err(error) if error.kind() == ErrorKind::StorageFull => self.sync_snapshot(&path, false),
+            synced => synced,
+        };
+        synced.map_err(|error| self.wrap(error)).map(|()| true)
     }
 
     /// The table of a log that was cut; snapshots above `end` must be gone durably.
@@ -228,6 +306,7 @@ impl Inner {
             log_end: end,
             from: None,
             plain: &BTreeSet::new(),
+            below: &[],
             clean: false,
             read_only: false,
             now: self.clock.now(),
@@ -262,9 +341,9 @@ pub(super) fn path_of(dir: &Path, offset: Offset) -> PathBuf {
 }
 
 /// Writes a snapshot; it is not synced.
-fn write(vfs: &dyn Vfs, dir: &Path, offset: Offset, table: &ProducerTable) -> Result<Arc<dyn VfsFile>, IoError> {
+fn write(vfs: &dyn Vfs, dir: &Path, offset: Offset, snapshot: &ProducerSnapshot) -> Result<Arc<dyn VfsFile>, IoError> {
     let file = vfs.open(&path_of(dir, offset), OpenMode::Truncate)?;
-    file.write_at(&table.snapshot().encode(), 0)?;
+    file.write_at(&snapshot.encode(), 0)?;
     Ok(file)
 }
 

@@ -247,9 +247,10 @@ impl Inner {
         Ok(!due.is_empty())
     }
 
-    fn sync_snapshot(&self, path: &Path, has_failed: bool) -> Result<(), IoError> {
+    /// Syncs a snapshot. Where a sync of it may have failed, its bytes are written again first.
+    pub(super) fn sync_snapshot(&self, path: &Path, may_have_failed: bool) -> Result<(), IoError> {
         let file = self.vfs.open(path, OpenMode::Write)?;
-        if has_failed && let Some(bytes) = read_whole(&*self.vfs, path)? {
+        if may_have_failed && let Some(bytes) = read_whole(&*self.vfs, path)? {
             file.write_at(&bytes, 0)?;
         }
         file.sync_data()

@@ -278,7 +278,8 @@ impl LogStore {
     /// Writes the checkpoints, with which the next opening has less to verify. Maintenance does it from time to time.
     ///
     /// # Durability
-    /// On return the checkpoints survive a power loss. It syncs no records.
+    /// On return the checkpoints survive a power loss. It syncs no records. What is noted of a partition that could not be opened
+    /// stays as it is.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::ReadOnly`], [`StoreError::Closed`].

@@ -175,9 +175,12 @@ impl World {
                     // A tick settles nothing about a call that failed before it.
                     self.observe(is_new)?;
                 }
-                self.truth.finish(action, &done)?;
-                if matches!(action, Action::Tick { .. }) {
-                    // It ends with a checkpoint.
+                if !matches!(action, Action::Checkpoint) {
+                    self.truth.finish(action, &done)?;
+                }
+                // The notes of a partition that could not be opened stay as they are.
+                if matches!(action, Action::Tick { .. } | Action::Checkpoint) && self.handles.partition().is_ok() {
+                    // A tick ends with a checkpoint.
                     self.truth.finish(&Action::Checkpoint, &Done::Nothing)?;
                 }
             }
