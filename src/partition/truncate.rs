@@ -22,7 +22,8 @@ use crate::vfs::OpenMode;
 
 impl Partition {
     /// Cuts the log so that its end is `offset`; whatever lies at or above it is gone. A batch that `offset` falls into goes
-    /// whole. An `offset` at or above the log end changes nothing; one below the first segment empties the log.
+    /// whole: the next record gets `offset` all the same, but a log that is opened again before that ends where the batch began.
+    /// An `offset` at or above the log end changes nothing; one below the first segment empties the log.
     ///
     /// # Durability
     /// On return the cut survives a power loss.

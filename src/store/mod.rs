@@ -297,7 +297,8 @@ impl LogStore {
     /// partition could not be opened there is no mark: the next opening verifies what lies above the recovery points.
     ///
     /// # Durability
-    /// When it succeeds, everything that was appended survives a power loss.
+    /// When it succeeds, everything that was appended survives a power loss; but nothing is done for a partition that could not be
+    /// opened.
     ///
     /// # Errors
     /// The first failure; the store is closed and the lock released all the same, but the next opening will verify its end as

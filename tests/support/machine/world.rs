@@ -156,17 +156,18 @@ impl World {
             return;
         }
         self.truth.begin(action);
+        let was_open = self.handles.partition().is_ok();
         let result = self.handles.perform(action);
         self.story.push(format!("{} -> {result:?}", action.brief()));
         if self.vfs.is_crashed() {
             return;
         }
-        if let Err(violation) = self.settle(action, result) {
+        if let Err(violation) = self.settle(action, result, was_open) {
             self.violation = Some(format!("{action:?}: {violation}"));
         }
     }
 
-    fn settle(&mut self, action: &Action, result: Result<Done, String>) -> Result<(), String> {
+    fn settle(&mut self, action: &Action, result: Result<Done, String>, was_open: bool) -> Result<(), String> {
         self.note_reports();
         let is_new = matches!(action, Action::Reopen | Action::Close | Action::Drop);
         match result {
@@ -175,12 +176,12 @@ impl World {
                     // A tick settles nothing about a call that failed before it.
                     self.observe(is_new)?;
                 }
-                if !matches!(action, Action::Checkpoint) {
+                // A partition that could not be opened is not synced, and what is noted of it stays as it is.
+                if was_open || !matches!(action, Action::Checkpoint | Action::Close) {
                     self.truth.finish(action, &done)?;
                 }
-                // The notes of a partition that could not be opened stay as they are.
-                if matches!(action, Action::Tick { .. } | Action::Checkpoint) && self.handles.partition().is_ok() {
-                    // A tick ends with a checkpoint.
+                if was_open && matches!(action, Action::Tick { .. }) {
+                    // It ends with a checkpoint.
                     self.truth.finish(&Action::Checkpoint, &Done::Nothing)?;
                 }
             }
