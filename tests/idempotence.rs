@@ -10,7 +10,7 @@ use stratalog::vfs::{OpenMode, Vfs};
 use stratalog::{
     Appended, Durability, ErrorKind, LogError, Partition, ProducerError, Record, Timestamp, TimestampType,
 };
-use support::{Rig, append, bases, in_transaction, marker, offset, open, partition_of, read_all, stamp};
+use support::{Rig, append, at, bases, in_transaction, marker, offset, open, partition_of, read_all, stamp};
 
 fn send(partition: &Partition, stamp: ProducerStamp, count: usize) -> Result<Appended, LogError> {
     let records = vec![Record::new("value"); count];
@@ -298,5 +298,32 @@ fn a_roll_that_finds_the_disk_full_fails_one_append_and_the_next_one_goes_on() {
         }
         rig.store.clone().close().unwrap();
         assert_eq!(partition_of(&open(Arc::new(rig.memory.clone()), &rig.clock)).producers(), producers, "{path}");
+    }
+}
+
+#[test]
+fn a_producer_that_was_forgotten_and_began_anew_is_not_answered_from_its_earlier_life() {
+    for is_killed in [true, false] {
+        let rig = Rig::new(&[]);
+        send(&rig.partition, stamp(7, 0, 0), 2).unwrap();
+        send(&rig.partition, stamp(7, 0, 2), 3).unwrap();
+        let day = 86_400_000;
+        rig.clock.set(at(day));
+        rig.store.tick(at(day)).unwrap();
+        assert!(rig.partition.producers().is_empty(), "it has expired");
+        assert_eq!(send(&rig.partition, stamp(7, 0, 0), 2).unwrap().base_offset, offset(5));
+        let image = rig.memory.process_crash_image();
+        // Without a snapshot the log alone tells.
+        for entry in image.read_dir(rig.partition.path()).unwrap() {
+            if entry.name.ends_with(".snapshot") {
+                image.remove_file(&rig.partition.path().join(entry.name)).unwrap();
+            }
+        }
+        let killed = is_killed.then(|| open(Arc::new(image), &rig.clock));
+        let partition = partition_of(killed.as_ref().unwrap_or(&rig.store));
+        assert!(send(&partition, stamp(7, 0, 0), 2).unwrap().is_duplicate);
+        let next = send(&partition, stamp(7, 0, 2), 3).unwrap();
+        assert!(!next.is_duplicate, "killed: {is_killed}");
+        assert_eq!(next.base_offset, offset(7), "killed: {is_killed}");
     }
 }

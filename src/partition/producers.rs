@@ -193,6 +193,9 @@ impl ProducerTable {
         let producer = self.producers.entry(id).or_insert_with(|| Producer::new(epoch));
         producer.enter(epoch);
         producer.timestamp = header.max_timestamp();
+        if producer.begins_anew_with(header.base_sequence()) {
+            producer.batches.clear();
+        }
         if producer.batches.len() == BATCHES_KEPT {
             producer.batches.pop_front();
         }
@@ -255,6 +258,13 @@ impl Producer {
             self.epoch = epoch;
             self.batches.clear();
         }
+    }
+
+    /// Whether a batch in the log shows that the producer had been forgotten before it: the sequences go back. A retry of what it sent
+    /// before that would have been stored. Where they leap ahead, compaction took the batches between.
+    fn begins_anew_with(&self, base: Option<Sequence>) -> bool {
+        let last = self.batches.back().and_then(|batch| batch.last_sequence);
+        last.zip(base).is_some_and(|(last, base)| base <= last && base != last.wrapping_add(1))
     }
 
     fn check_epoch(&self, producer_id: ProducerId, got: ProducerEpoch) -> Result<(), ProducerError> {
