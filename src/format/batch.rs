@@ -552,6 +552,8 @@ impl RecordBatch {
         Ok(Source::Batch(BatchRecords {
             cursor: Cursor::new(self.stream()?),
             left: self.header.count,
+            lowest: self.header.base_offset,
+            last: self.header.last_offset,
             compressed: self.header.compression != Compression::None,
             base: RecordBase {
                 offset: self.header.base_offset,
@@ -646,11 +648,8 @@ impl<'a> Iterator for Records<'a> {
         if let Source::Batch(records) = &mut self.0
             && records.has_next()
         {
-            return Some(match record::decode(&mut records.cursor, &records.base) {
-                Ok(record) => {
-                    records.left -= 1;
-                    Ok(record)
-                }
+            return Some(match records.decode_next() {
+                Ok(record) => Ok(record),
                 Err(error) => {
                     let error = records.locate(error);
                     self.0 = Source::Failed(None);
@@ -693,11 +692,28 @@ impl std::iter::FusedIterator for Records<'_> {}
 struct BatchRecords<'a> {
     cursor: Cursor<'a>,
     left: u32,
+    /// The lowest offset that the next record may have.
+    lowest: Offset,
+    /// The greatest.
+    last: Offset,
     compressed: bool,
     base: RecordBase,
 }
 
-impl BatchRecords<'_> {
+impl<'a> BatchRecords<'a> {
+    #[inline]
+    fn decode_next(&mut self) -> Result<RecordRef<'a>, FormatError> {
+        let start = self.cursor.at();
+        let record = record::decode(&mut self.cursor, &self.base)?;
+        if record.offset() < self.lowest || record.offset() > self.last {
+            let expected = "above that of the record before, up to the batch's last offset";
+            return Err(invalid("record offset", start, expected, record.offset().value()));
+        }
+        self.lowest = record.offset().next();
+        self.left -= 1;
+        Ok(record)
+    }
+
     #[inline]
     const fn has_next(&self) -> bool {
         self.left > 0 && self.cursor.remaining() > 0

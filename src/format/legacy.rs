@@ -164,7 +164,11 @@ impl Wrapper {
                 let got = entry.attributes.into();
                 return Err(invalid("inner message attributes", self.position, "no codec inside of another", got));
             }
-            let first = offsets.map_or(entry.offset, |offsets| offsets.first);
+            let (first, last) = offsets.map_or((entry.offset, None), |offsets| (offsets.first, Some(offsets.last)));
+            if last >= Some(entry.offset) {
+                let expected = "above that of the message before";
+                return Err(invalid("inner message offset", self.position, expected, entry.offset));
+            }
             offsets = Some(InnerOffsets { first, last: entry.offset });
             self.count = self.count.saturating_add(1);
         }
@@ -208,10 +212,11 @@ struct InnerOffsets {
 fn shift(header: &BatchHeader, last: i64, position: Position) -> Result<i64, FormatError> {
     let outer = header.base_offset().value();
     // Some producers in C left the outer offset at 0: the inner ones then count from 0.
-    if header.magic() == 0 || outer == 0 {
+    if outer == 0 {
         return Ok(0);
     }
     match outer.checked_sub(last) {
+        Some(0..) if header.magic() == 0 => Ok(0),
         Some(shift @ 0..) => Ok(shift),
         _ => Err(invalid("inner message offset", position, "at most the offset of its wrapper", last)),
     }
@@ -454,6 +459,16 @@ mod tests {
     #[test]
     fn a_wrapper_below_its_last_inner_offset_is_refused() {
         assert!(open(&entry(1, 1, Some(1002), Some(b"")), &relative(3)).is_err());
+    }
+
+    #[test]
+    fn inner_offsets_that_do_not_ascend_or_lie_above_the_wrapper_are_refused() {
+        for (magic, offsets) in [(1, [1, 0]), (1, [1, 1]), (0, [5, 4]), (0, [9, 10])] {
+            let time = (magic == 1).then_some(1000);
+            let inner: Vec<u8> = offsets.iter().flat_map(|offset| entry(*offset, 0, time, Some(b"v"))).collect();
+            let error = open(&entry(9, 2, time, Some(b"?")), &inner).err();
+            assert!(matches!(error, Some(FormatError::Invalid { field: "inner message offset", .. })), "{error:?}");
+        }
     }
 
     #[test]

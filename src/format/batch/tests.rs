@@ -279,6 +279,17 @@ fn offsets_may_have_holes() {
 }
 
 #[test]
+fn a_record_outside_its_batch_or_not_above_the_one_before_is_invalid() {
+    // The deltas 0 and 0, 2 and 0, and 3 where the batch ends at 2.
+    for (first, second) in [(0, 0), (4, 0), (0, 6)] {
+        let records = [12, 0, 0, first, 1, 1, 0, 12, 0, 0, second, 1, 1, 0];
+        let error = first_error(&parse(batch_of(&records, 2)).expect("sound"));
+        assert!(matches!(error, FormatError::Invalid { field: "record offset", .. }), "{first} {second}: {error}");
+        assert!(error.to_string().contains("above that of the record before, up to the batch's last offset"));
+    }
+}
+
+#[test]
 fn parsing_takes_one_batch_and_copies_nothing() {
     let bytes = Bytes::from([hex(A1), hex(A2)].concat());
     let batch = RecordBatch::parse(bytes.clone()).expect("sound");
