@@ -371,3 +371,63 @@ fn a_compacted_log_whose_truncation_was_killed_keeps_what_the_next_opening_found
         }
     }
 }
+
+/// A log of several segments, durable, whose starting over at 20 fails at a call.
+fn half_started_over(failing: u64) -> Rig {
+    let rig = Rig::new(&[("segment.bytes", "150")]);
+    (0..8).for_each(|number| _ = append(&rig.partition, &number.to_string()));
+    rig.store.flush().unwrap();
+    rig.vfs.inject(Fault { after: failing, ..Fault::new(Operation::Any, EIO) });
+    rig.partition.truncate_fully_and_start_at(offset(20)).ok();
+    rig.vfs.clear_faults();
+    rig
+}
+
+/// The old log, or none that begins at 20.
+fn check_whole_or_started_over(partition: &Partition, case: &str) {
+    let bounds = (partition.log_start_offset(), partition.log_end_offset());
+    if bounds == (offset(20), offset(20)) {
+        return;
+    }
+    assert_eq!(bounds, (offset(0), offset(8)), "{case}");
+    assert_eq!(read_all(partition).len(), 8, "{case}");
+}
+
+#[test]
+fn a_log_that_starts_over_does_so_though_its_reopening_fails_at_any_call() {
+    for failing in 0..30 {
+        for later in 0..60 {
+            let rig = half_started_over(failing);
+            rig.vfs.inject(Fault { after: later, times: u64::MAX, ..Fault::new(Operation::Any, EIO) });
+            rig.partition.reopen().ok();
+            rig.vfs.clear_faults();
+            rig.partition.reopen().unwrap();
+            let case = format!("call {failing}, then from call {later} of the reopening on");
+            check_whole_or_started_over(&rig.partition, &case);
+            let place = durable(&rig.partition, "new");
+            let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+            let found = read_all(&partition_of(&store));
+            assert_eq!(found.last(), Some(&(place, "new".to_owned())), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_starts_over_does_so_though_the_power_is_lost_while_opening_finishes_it() {
+    for failing in 0..30 {
+        let rig = half_started_over(failing);
+        let image = rig.memory.process_crash_image();
+        for end in 0..40 {
+            let vfs = FaultyVfs::new(image.process_crash_image());
+            vfs.crash_after(end);
+            StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(rig.clock.clone())).open("/log").ok();
+            for seed in 0..8 {
+                let store = open(Arc::new(vfs.crash_image(seed).unwrap()), &rig.clock);
+                check_whole_or_started_over(
+                    &partition_of(&store),
+                    &format!("call {failing}, change {end}, seed {seed}"),
+                );
+            }
+        }
+    }
+}

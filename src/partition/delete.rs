@@ -257,7 +257,7 @@ impl Inner {
     }
 
     /// The marks don't come back after the next sync of the folder: whatever lowers the log start syncs it.
-    fn remove_marks(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
+    pub(super) fn remove_marks(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
         while let Some(mark) = marks.last() {
             match self.vfs.remove_file(mark) {
                 Err(error) if !error.is_not_found() => return Err(self.wrap(error)),

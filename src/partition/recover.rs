@@ -139,6 +139,8 @@ struct Opened {
     gaps: Gaps,
     /// Marks of the log start that the notes may not know of yet.
     trim_marks: Vec<PathBuf>,
+    /// Marks of a log that starts over, which this partition must know of before they go.
+    restart_marks: Vec<PathBuf>,
     /// Why the partition can be read only.
     obstacle: Option<LogError>,
 }
@@ -225,8 +227,6 @@ impl Partition {
             // Whatever fails from here on leaves the partition offline, and its files for the next try to verify.
             inner.begin_reopening()?;
             let report = inner.between_syncs(|| self.reopen_files(&mut writer))?;
-            // What it cut must not count as durable once somebody appends.
-            inner.renew_notes()?;
             *inner.status.write() = Status::Online;
             writer.last_flush = Moment::of(&*inner.clock);
             report
@@ -273,11 +273,17 @@ impl Partition {
         inner.show(opened.list.clone(), opened.log_start, opened.log_end, opened.producers.first_unstable());
         inner.clear_uncleanable();
         let report = opened.report.clone();
+        let mut restart_marks = std::mem::take(&mut opened.restart_marks);
         // The segments are others over the same files now. What the old ones still had to sync, these have to.
         opened.reindexed.extend(inner.take_sealed());
         inner.adopt(writer, opened)?;
         // All that an opening would have written again was just written to new files.
         inner.hand_over_rewrites(Vec::new());
+        // What it cut must not count as durable once somebody appends.
+        inner.renew_notes()?;
+        if !restart_marks.is_empty() {
+            inner.remove_marks(&mut restart_marks)?;
+        }
         Ok(report)
     }
 }
@@ -411,6 +417,7 @@ struct Opening<'a> {
     /// The log start, as noted or as a mark in the folder says.
     noted_start: Option<Offset>,
     trim_marks: Vec<PathBuf>,
+    restart_marks: Vec<PathBuf>,
     /// Segments with an index that was made anew.
     reindexed: BTreeSet<Offset>,
     /// Cuts that an earlier opening announced and did not finish.
@@ -440,6 +447,7 @@ impl<'a> Opening<'a> {
             restarted_at: None,
             noted_start: params.log_start_offset,
             trim_marks: Vec::new(),
+            restart_marks: Vec::new(),
             reindexed: BTreeSet::new(),
             interrupted_cuts: Vec::new(),
             below_start: Vec::new(),
@@ -486,7 +494,7 @@ impl<'a> Opening<'a> {
         let producers = self.rebuild_producers(&list, log_end, &names)?;
         let gaps = self.gaps();
         let (epochs, report, obstacle) = (self.epochs, self.report, self.obstacle);
-        let trim_marks = self.trim_marks;
+        let (trim_marks, restart_marks) = (self.trim_marks, self.restart_marks);
         Ok(Opened {
             list,
             epochs,
@@ -499,6 +507,7 @@ impl<'a> Opening<'a> {
             below_start: self.below_start,
             gaps,
             trim_marks,
+            restart_marks,
             obstacle,
         })
     }

@@ -73,12 +73,19 @@ impl Opening<'_> {
             let is_kept = matches!(name.suffix(), Suffix::Cut) || (self.reopening && name.suffix() == Suffix::Deleted);
             name.offset().is_some() && !is_kept
         };
+        // Without the mark, a loss of power could bring a part of the old log back.
+        self.sync_dir()?;
         self.remove_all(&others.iter().filter(belongs).copied().collect::<Vec<_>>())?;
         self.sync_dir()?;
         self.create(start)?;
-        self.io(self.params.notes.renew(&self.params.id, &|| NoteLine::of_empty(start)))?;
-        self.remove_all(&marks)?;
-        self.sync_dir()?;
+        if self.reopening {
+            // They stay until the partition knows that it has started over: where this reopening fails, the next one must know.
+            self.restart_marks = marks.iter().map(|mark| self.params.dir.join(mark.to_string())).collect();
+        } else {
+            self.io(self.params.notes.renew(&self.params.id, &|| NoteLine::of_empty(start)))?;
+            self.remove_all(&marks)?;
+            self.sync_dir()?;
+        }
         self.restarted_at = Some(start);
         self.epochs = EpochTable::default();
         Ok(true)
