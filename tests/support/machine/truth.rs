@@ -165,8 +165,9 @@ impl LogTruth {
             return self.begin_compaction();
         }
         let current = self.current_mut();
-        let first_kept =
-            current.batches.iter().find(|batch| batch.last >= current.start && batch.time >= now - RETENTION_MS);
+        // By size, or where the start is uncertain, it may begin behind batches that are younger.
+        let from = current.start.max(current.start_high);
+        let first_kept = current.batches.iter().find(|batch| batch.last >= from && batch.time >= now - RETENTION_MS);
         current.start_high = first_kept.map_or(current.end, |batch| batch.base).max(current.start_high);
     }
 
