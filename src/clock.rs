@@ -52,6 +52,25 @@ impl Moment {
     }
 }
 
+/// The end of a delay, which a wall clock that is set back doesn't put off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    since: Moment,
+    delay_ms: u64,
+}
+
+impl Deadline {
+    /// So long from this moment on.
+    pub(crate) fn after(clock: &dyn Clock, delay_ms: u64) -> Self {
+        Self { since: Moment::of(clock), delay_ms }
+    }
+
+    /// Whether it is over at the wall time `now`, or has been counted monotonically.
+    pub(crate) fn is_over(&self, now: Timestamp, clock: &dyn Clock) -> bool {
+        self.since.millis_until(now, clock) >= self.delay_ms
+    }
+}
+
 /// The operating system's wall clock. A machine set to before 1970 reads as 1970.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use stratalog::format::TransactionResult;
 use stratalog::vfs::{
     DirEntry, DirLock, Effect, Fault, FaultyVfs, Hook, IoError, MemoryVfs, Metadata, OpenMode, Operation, Vfs, VfsFile,
 };
-use stratalog::{ErrorKind, LogError, LogStore, OffsetSpec, Partition, Record, StoreOptions};
-use support::{Rig, append, append_at, at, config, offset, partition_of, read_all, read_from};
+use stratalog::{Durability, ErrorKind, Isolation, LogError, LogStore, OffsetSpec, Partition, Record, StoreOptions};
+use support::{Rig, append, append_at, at, config, in_transaction, marker, offset, partition_of, read_all, read_from};
 
 /// A store beside the one of a rig, over a file system of its own.
 struct Beside {
@@ -583,4 +584,103 @@ fn damage_in_a_sealed_segment_is_an_error_and_not_its_end() {
             assert_eq!(read(3), Ok(1));
         }
     }
+}
+
+#[test]
+fn a_follower_that_was_opened_before_a_cut_reads_the_log_as_it_is_afterwards() {
+    for nth in 1..60 {
+        let rig = Rig::new(&[]);
+        append_values(&rig.partition, 10..14);
+        rig.partition.roll().unwrap();
+        append_values(&rig.partition, 14..18);
+        let beside = Beside::new(&rig);
+        let writer = rig.partition.clone();
+        beside.vfs.hook(Hook::at(Operation::Any).nth(nth), move |_| {
+            writer.truncate_to(offset(2)).unwrap();
+            // As many bytes as before.
+            append_values(&writer, 22..28);
+            writer.roll().unwrap();
+            append_values(&writer, 28..29);
+        });
+        beside.partition.read(offset(0)).fetch().ok();
+        beside.vfs.clear_hooks();
+        let found = (0..5).find_map(|_| try_read_all(&beside.partition));
+        assert_eq!(found, Some(read_all(&rig.partition)), "cut at call {nth}");
+    }
+}
+
+/// Two aborted transactions and two records that belong to none, in two segments.
+fn with_aborted() -> Rig {
+    let rig = Rig::new(&[("file.delete.delay.ms", "0")]);
+    for sequence in 0..2 {
+        append(&rig.partition, "plain");
+        let aborted = [Record::new("aborted")];
+        rig.partition.append_from(in_transaction(1, 0, sequence), &aborted, Durability::Written).unwrap();
+        rig.partition.end_transaction(&marker(TransactionResult::Abort, 1, 0), Durability::Written).unwrap();
+        if sequence == 0 {
+            rig.partition.roll().unwrap();
+        }
+    }
+    rig
+}
+
+#[test]
+fn a_follower_gets_no_aborted_record_while_its_segment_is_removed() {
+    let removals: [fn(&Rig); 4] = [
+        |rig| {
+            rig.partition.delete_records_before(offset(4)).unwrap();
+            rig.store.tick(at(0)).unwrap();
+        },
+        |rig| rig.partition.truncate_to(offset(2)).unwrap(),
+        |rig| rig.partition.truncate_fully_and_start_at(offset(0)).unwrap(),
+        |rig| rig.store.delete_topic("t").unwrap(),
+    ];
+    for (number, remove) in removals.iter().enumerate() {
+        for nth in 1..40 {
+            for is_cold in [true, false] {
+                let rig = with_aborted();
+                let warm = Beside::new(&rig);
+                assert_eq!(try_read_committed(&warm.partition).map(|values| values.len()), Some(2));
+                let gate = rig.vfs.block(Hook::at(Operation::Any).nth(nth));
+                std::thread::scope(|scope| {
+                    let removing = scope.spawn(|| remove(&rig));
+                    while !gate.is_reached() && !removing.is_finished() {
+                        std::thread::yield_now();
+                    }
+                    let cold = is_cold.then(|| Beside::new(&rig));
+                    let found = try_read_committed(&cold.as_ref().unwrap_or(&warm).partition).unwrap_or_default();
+                    let case = format!("removal {number}, at call {nth}, cold: {is_cold}");
+                    assert!(found.iter().all(|value| value == "plain"), "{case}: {found:?}");
+                    gate.release();
+                });
+            }
+        }
+    }
+}
+
+/// What a reader of committed records gets until an error.
+fn try_read_committed(partition: &Partition) -> Option<Vec<String>> {
+    let (mut next, mut values) = (partition.log_start_offset(), Vec::new());
+    loop {
+        let batches = partition.read(next).isolation(Isolation::ReadCommitted).fetch().ok()?;
+        if batches.is_empty() {
+            return Some(values);
+        }
+        for record in batches.records() {
+            values.push(String::from_utf8(record.ok()?.value()?.to_vec()).unwrap());
+        }
+        next = batches.next_offset();
+    }
+}
+
+#[test]
+fn a_follower_that_has_read_nothing_yet_is_closed_with_its_topic() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "old");
+    let beside = Beside::new(&rig);
+    rig.store.delete_topic("t").unwrap();
+    let again = rig.store.create_topic("t", 1, config(&[])).unwrap().partition(0).unwrap();
+    append(&again, "new");
+    let read = beside.partition.read(offset(0)).fetch();
+    assert!(matches!(read, Err(LogError::Closed { .. })), "{read:?}");
 }

@@ -6,8 +6,9 @@ mod support;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, Vfs};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, Hook, MemoryVfs, Operation, Vfs};
 use stratalog::{Durability, LogStore, ManualClock, Record, StoreError, StoreOptions, TopicConfig};
 use support::{at, config, partition_of, read_all};
 
@@ -154,4 +155,50 @@ fn an_alteration_that_fails_leaves_memory_and_disk_the_same() {
         }
     }
     panic!("it never succeeded");
+}
+
+#[test]
+fn a_topic_is_deleted_for_good_also_where_its_creation_got_stuck() {
+    for nth in 1..80 {
+        let vfs = FaultyVfs::new(MemoryVfs::new());
+        let store = open(&vfs);
+        vfs.inject(Fault::new(Operation::Any, Effect::Error(io::ErrorKind::Other)).from_nth(nth));
+        let created = store.create_topic("t", 2, TopicConfig::new());
+        vfs.clear_faults();
+        match store.delete_topic("t") {
+            // Nothing was left of it.
+            Err(StoreError::UnknownTopic { .. }) => assert!(created.is_err()),
+            deleted => deleted.unwrap(),
+        }
+        for seed in 0..4 {
+            let survivor = open(&vfs.crash_image(seed).unwrap());
+            assert!(survivor.topics().is_empty(), "call {nth}, seed {seed}, {created:?}");
+        }
+        store.create_topic("t", 2, TopicConfig::new()).unwrap();
+        append_durably(&store, "t").unwrap();
+    }
+}
+
+#[test]
+fn a_deletion_that_is_overtaken_by_a_close_says_what_became_of_the_topic() {
+    for nth in 1..12 {
+        let vfs = FaultyVfs::new(MemoryVfs::new());
+        let store = open(&vfs);
+        store.create_topic("t", 1, TopicConfig::new()).unwrap();
+        append_durably(&store, "t").unwrap();
+        let gate = vfs.block(Hook::at(Operation::Any).nth(nth));
+        let deleted = std::thread::scope(|scope| {
+            let deleting = scope.spawn(|| store.delete_topic("t"));
+            while !gate.is_reached() && !deleting.is_finished() {
+                std::thread::yield_now();
+            }
+            let closing = scope.spawn(|| store.clone().close());
+            std::thread::sleep(Duration::from_millis(20));
+            gate.release();
+            closing.join().unwrap().unwrap();
+            deleting.join().unwrap()
+        });
+        vfs.clear_hooks();
+        assert_eq!(open(&vfs).topic("t").is_err(), deleted.is_ok(), "call {nth}: {deleted:?}");
+    }
 }

@@ -3,7 +3,11 @@
 
 mod support;
 
-use support::{Rig, append, bases, offset, read_all};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stratalog::Record;
+use support::{Rig, append, bases, offset, open, partition_of, read_all};
 
 #[test]
 fn appending_and_cutting_the_last_record_thirty_times_reads_exact_each_time() {
@@ -51,4 +55,46 @@ fn later_segments_go_and_the_cut_one_is_appended_to_again() {
     assert_eq!(bases(&rig.partition), [0, 3]);
     assert_eq!(append(&rig.partition, "new"), 4);
     assert_eq!(read_all(&rig.partition).last().unwrap(), &(4, "new".to_owned()));
+}
+
+#[test]
+fn the_new_end_is_kept_where_no_batch_reaches_up_to_it() {
+    type Filling = fn(&Rig);
+    let inside_a_batch: Filling = |rig| _ = rig.partition.append(&vec![Record::keyed("k", "v"); 8]).unwrap();
+    let behind_what_compaction_took: Filling = |rig| {
+        (0..8).for_each(|_| _ = rig.partition.append(&[Record::keyed("k", "v")]).unwrap());
+        rig.partition.roll().unwrap();
+        rig.partition.compact().unwrap();
+    };
+    for (number, fill) in [inside_a_batch, behind_what_compaction_took].into_iter().enumerate() {
+        let rig = Rig::new(&[("cleanup.policy", "compact")]);
+        fill(&rig);
+        rig.partition.truncate_to(offset(6)).unwrap();
+        rig.partition.truncate_to(offset(5)).unwrap();
+        assert_eq!(rig.partition.log_end_offset(), offset(5));
+        let images = (0..20).map(|seed| rig.memory.torn_crash_image(seed)).chain([rig.memory.process_crash_image()]);
+        for image in images {
+            let store = open(Arc::new(image), &rig.clock);
+            let partition = partition_of(&store);
+            assert_eq!(partition.log_end_offset(), offset(5), "{number}");
+            assert!(partition.read(offset(2)).fetch().unwrap().is_empty(), "{number}: nothing is left, and no hole");
+            assert_eq!(append(&partition, "next"), 5, "{number}");
+        }
+        assert_eq!(append(&rig.partition, "next"), 5, "{number}");
+        assert_eq!(read_all(&rig.partition), [(5, "next".to_owned())], "{number}");
+    }
+}
+
+#[test]
+fn who_waits_for_an_offset_is_woken_when_the_log_starts_over_above_it() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "v");
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| rig.partition.wait_for(offset(50), Duration::from_secs(60)));
+        std::thread::sleep(Duration::from_millis(50));
+        rig.partition.truncate_fully_and_start_at(offset(100)).unwrap();
+        assert!(waiting.join().unwrap());
+    });
+    assert!(begun.elapsed() < Duration::from_secs(30));
 }

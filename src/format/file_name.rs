@@ -29,6 +29,8 @@ pub const META_PROPERTIES: &str = "meta.properties";
 pub const RECOVERY_POINT_CHECKPOINT: &str = "recovery-point-offset-checkpoint";
 /// Where each partition starts that doesn't start at its first segment.
 pub const LOG_START_CHECKPOINT: &str = "log-start-offset-checkpoint";
+/// From where on each log has no gap. Ours, not Kafka's.
+pub(crate) const UNBROKEN: &str = "stratalog-unbroken";
 /// The high watermark of each partition.
 pub const REPLICATION_CHECKPOINT: &str = "replication-offset-checkpoint";
 /// The first offset of each compacted partition that isn't cleaned yet.

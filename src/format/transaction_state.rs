@@ -223,6 +223,10 @@ impl TransactionEntry {
         };
         value.tags(|tag, field| entry.read_tag(tag, field))?;
         value.end("transaction value")?;
+        if entry.state == TransactionState::Empty {
+            // As in Kafka: whatever stands there, such a transaction has none.
+            entry.partitions.clear();
+        }
         Ok(entry)
     }
 
@@ -332,6 +336,18 @@ mod tests {
         let empty = hex("0000000000000000000c00000000ea6000ffffffff000001a1fdd34322ffffffffffffffff");
         let entry = TransactionEntry::parse(&empty).expect("null partitions");
         assert_eq!((entry.state, entry.partitions, entry.start), (TransactionState::Empty, vec![], None));
+    }
+
+    #[test]
+    fn an_empty_transaction_has_no_partitions_whatever_stands_there() {
+        // The state of a value of version 0 follows 2 + 8 + 2 + 4 bytes.
+        let mut bytes = hex(
+            "0000000000000000000c00000000ea600100000001000c7472616e73616374696f6e73000000020000000000000001000001a1fdd34322000001a1fdd34322",
+        );
+        bytes[16] = 0;
+        let entry = TransactionEntry::parse(&bytes).expect("sound");
+        assert_eq!((entry.state, &entry.partitions), (TransactionState::Empty, &vec![]));
+        assert_eq!(TransactionEntry::parse(&entry.encode()), Ok(entry));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::format::{BatchHeader, FormatError, RecordBatch};
+use crate::format::{FormatError, RecordBatch};
 use crate::segment::{Segment, SegmentError};
 use crate::types::{Offset, Position};
 
@@ -58,15 +58,16 @@ impl<'a> Walk<'a> {
         parse: fn(Bytes) -> Result<RecordBatch, FormatError>,
     ) -> Result<Option<RecordBatch>, SegmentError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        if rest.iter().take(BatchHeader::PEEK_SIZE).all(|byte| *byte == 0) {
+        // Zeros are the end only where nothing else follows.
+        if rest.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
         let position = Position::new(self.at as u64);
         let batch = parse(self.bytes.slice(self.at..)).map_err(|error| self.segment.format_error(position, error))?;
         let header = batch.header();
-        if header.base_offset() < self.next {
-            let (field, expected) = ("base offset", "an offset above those before it");
-            let got = header.base_offset().value();
+        if header.base_offset() < self.next || header.last_offset() >= self.segment.limit() {
+            let expected = "an offset above those before it and below the next segment's base";
+            let (field, got) = ("base offset", header.base_offset().value());
             let error = FormatError::Invalid { field, position: Position::ZERO, expected, got };
             return Err(self.segment.format_error(position, error));
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Inner, LogError, Partition, SegmentFacts, Trash, load, store};
+use crate::clock::Deadline;
 use crate::format::file_name::FileName;
 use crate::segment::{Segment, SegmentError};
 use crate::types::{ErrorKind, Offset, Timestamp};
@@ -112,7 +113,7 @@ impl Partition {
         let _inside = self.inner.enter_to_reopen()?;
         let due: Vec<Trash> = {
             let mut trash = self.inner.trash.lock();
-            trash.extract_if(.., |entry| entry.due <= now).collect()
+            trash.extract_if(.., |entry| entry.due.is_over(now, &*self.inner.clock)).collect()
         };
         let (mut removed, mut failure, mut left) = (0, None, Vec::new());
         for entry in due {
@@ -291,7 +292,7 @@ impl Inner {
     }
 
     fn mark_deleted(&self, segment: &Segment) -> Result<(), LogError> {
-        let due = self.clock.now().saturating_add(self.settings.read().file_delete_delay_ms);
+        let due = Deadline::after(&*self.clock, self.settings.read().file_delete_delay_ms);
         self.forget_snapshot(segment.base_offset());
         let files = segment.mark_deleted().map_err(|error| self.wrap(error))?;
         self.trash.lock().push(Trash { files, due });

@@ -9,6 +9,7 @@
 //! ([`LogError::Changed`]); the latter while the writer swaps compacted segments, when a listing can miss some.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::epochs::EpochTable;
@@ -17,11 +18,11 @@ use super::replay::replay;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild};
 use super::{Inner, LogError, Partition, Writer, load, store};
-use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT, Suffix};
-use crate::format::{LeaderEpochCheckpoint, OffsetCheckpoint, PartitionMetadata, TopicId};
+use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT, Suffix, UNBROKEN};
+use crate::format::{LeaderEpochCheckpoint, OffsetCheckpoint, PartitionMetadata, TopicId, parse_unbroken};
 use crate::segment::{Segment, SegmentError, file_path};
 use crate::types::{ErrorKind, Offset};
-use crate::vfs::read_whole;
+use crate::vfs::{IoError, Vfs, read_whole};
 
 /// How often a read is tried before the caller is told to look again.
 const LOOKS_MAX: usize = 4;
@@ -34,8 +35,21 @@ const LOOKS_PER_LISTING: u32 = 64;
 pub(super) struct Following {
     /// Looks since the folder was listed; `None` when it wasn't yet.
     looks: Option<u32>,
-    /// The id that the topic has, once it was asked.
+    /// The id that the topic had when the partition was opened, if it says one.
     topic_id: Option<TopicId>,
+}
+
+impl Following {
+    /// Of a partition that is about to be opened in `dir`.
+    pub(super) fn of(vfs: &dyn Vfs, dir: &Path) -> Result<Self, IoError> {
+        Ok(Self { looks: None, topic_id: read_topic_id(vfs, dir)?.flatten() })
+    }
+}
+
+/// The id that a folder's `partition.metadata` says; the outer `None` where there is no such file.
+fn read_topic_id(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Option<TopicId>>, IoError> {
+    let bytes = read_whole(vfs, &dir.join(FileName::partition_metadata().to_string()))?;
+    Ok(bytes.map(|bytes| PartitionMetadata::parse(&bytes).ok().map(|metadata| metadata.topic_id)))
 }
 
 /// A log as a listing shows it.
@@ -208,8 +222,8 @@ impl Inner {
     fn settled_bases(&self) -> Result<BTreeSet<Offset>, LogError> {
         let names = self.names()?;
         let mut parsed = names.iter().filter_map(|name| FileName::parse(name));
-        // Segments that are being swapped are under neither name for a moment.
-        if parsed.any(|name| name.kind() == FileKind::Log && name.suffix() == Suffix::Swap) {
+        // Segments that are being swapped are under neither name for a moment, and then without their indexes.
+        if parsed.any(|name| name.suffix() == Suffix::Swap) {
             return Err(self.changed());
         }
         Ok(log_bases(names.iter().map(String::as_str)))
@@ -301,13 +315,11 @@ impl Inner {
     /// Ends the use of a partition whose topic was deleted, also when another one has its name now.
     fn check_same_topic(&self, writer: &mut Writer) -> Result<(), LogError> {
         let closed = || LogError::Closed { partition: self.id.clone() };
-        let path = self.dir.join(FileName::partition_metadata().to_string());
-        let bytes = self.io(read_whole(&*self.vfs, &path))?;
-        if bytes.is_none() && self.io(self.vfs.metadata(&self.dir))?.is_none() {
+        let found = self.io(read_topic_id(&*self.vfs, &self.dir))?;
+        if found.is_none() && self.io(self.vfs.metadata(&self.dir))?.is_none() {
             return Err(closed());
         }
-        let found = bytes.and_then(|bytes| PartitionMetadata::parse(&bytes).ok()).map(|metadata| metadata.topic_id);
-        match (writer.following.topic_id, found) {
+        match (writer.following.topic_id, found.flatten()) {
             (Some(known), Some(found)) if known != found => Err(closed()),
             (known, found) => {
                 writer.following.topic_id = known.or(found);
@@ -344,6 +356,13 @@ impl Inner {
         {
             store(&self.log_start, *start);
         }
+    }
+
+    /// From where on the other process knows of no gap in the log; `None` where it doesn't say.
+    pub(super) fn noted_unbroken_from(&self) -> Option<Offset> {
+        let bytes = read_whole(&*self.vfs, &self.dir.parent()?.join(UNBROKEN)).ok().flatten()?;
+        let entries = parse_unbroken(&bytes).ok()?;
+        entries.iter().find(|entry| entry.partition == self.id).map(|entry| entry.from)
     }
 
     fn names(&self) -> Result<Vec<String>, LogError> {

@@ -44,7 +44,8 @@ impl Partition {
         self.inner.check_open()?;
         if self.inner.read_only {
             self.follow_log_start();
-            return self.following(|| self.find_now(spec), |found| found.is_none() || spec == OffsetSpec::Latest);
+            let is_of_all = matches!(spec, OffsetSpec::Latest | OffsetSpec::MaxTimestamp);
+            return self.following(|| self.find_now(spec), |found| found.is_none() || is_of_all);
         }
         self.find_now(spec)
     }
@@ -80,7 +81,8 @@ impl Partition {
 
     fn find_timestamp(&self, target: Timestamp) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {
         let start = self.log_start_offset();
-        for segment in self.inner.list().since(target, start)? {
+        let list = self.inner.list();
+        for segment in list.since(target, start)? {
             let is_candidate = segment.largest_timestamp()?.is_some_and(|largest| largest >= target);
             if !is_candidate {
                 continue;
@@ -90,6 +92,11 @@ impl Partition {
             while let Some((position, batch)) = segment.find_by_time(target, from)? {
                 let found = first_record(segment, position, &batch, start, |timestamp| timestamp >= target)?;
                 if let Some((offset, timestamp)) = found {
+                    // A record that is lost from the end of the segment before may have been the first.
+                    let before = list.iter().take_while(|other| other.base_offset() < segment.base_offset()).last();
+                    if let Some(before) = before.filter(|_| segment.base_offset() > start) {
+                        self.inner.check_reaches(before, segment.base_offset())?;
+                    }
                     return Ok(Some((offset, Some(timestamp))));
                 }
                 from = batch.last_offset().next();

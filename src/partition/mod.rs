@@ -31,6 +31,7 @@ mod delete;
 mod epochs;
 mod error;
 mod follow;
+mod holes;
 mod inside;
 mod lookup;
 mod max_timestamp;
@@ -70,7 +71,7 @@ pub(crate) use inside::Inside;
 pub(crate) use notes::{NoteLine, Notes, Unbroken};
 pub(crate) use recover::OpenParams;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Deadline, Moment};
 use crate::config::TopicSettings;
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
@@ -194,7 +195,7 @@ struct Writer {
 #[derive(Debug)]
 struct Trash {
     files: Vec<PathBuf>,
-    due: Timestamp,
+    due: Deadline,
 }
 
 /// A segment as retention sees it.

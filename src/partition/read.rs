@@ -7,8 +7,7 @@ use bytes::Bytes;
 
 use super::batches::{Aborted, Batches, Places};
 use super::transactions::aborted_between;
-use super::{LogError, Partition, View, load};
-use crate::format::FormatError;
+use super::{LogError, Partition, View};
 use crate::segment::Segment;
 use crate::types::{Offset, Position};
 
@@ -119,7 +118,7 @@ impl Read<'_> {
         while let Some(segment) = segments.next() {
             let next_base = segments.peek().map(|next| next.base_offset());
             let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? else {
-                self.check_no_hole(segment, next_base)?;
+                self.check_no_hole(view, segment, next_base)?;
                 continue;
             };
             if header.base_offset() >= end {
@@ -142,14 +141,14 @@ impl Read<'_> {
         Ok(Found::nothing())
     }
 
-    /// Refuses to go on from the end of a segment to the next one where the log is known to have no gap: batches were lost.
-    fn check_no_hole(&self, segment: &Segment, next_base: Option<Offset>) -> Result<(), LogError> {
+    /// Refuses to go on from the end of a segment, or to end there, where the log is known to have no gap: batches were lost.
+    fn check_no_hole(&self, view: &View, segment: &Segment, next_base: Option<Offset>) -> Result<(), LogError> {
         let inner = &self.partition.inner;
-        let is_own = |base: &Offset| !inner.read_only && *base > load(&inner.unbroken_from) && self.offset < *base;
-        let Some(got) = next_base.filter(is_own) else { return Ok(()) };
-        let (field, expected) = ("the next segment's base offset", "the offset where this segment ends");
-        let source = FormatError::Invalid { field, position: Position::ZERO, expected, got: got.value() };
-        Err(inner.wrap(segment.format_error(Position::new(segment.size()), source)))
+        // Another process may not have written all of its last segment yet.
+        let log_end = Some(view.log_end).filter(|_| !inner.read_only);
+        let next = next_base.or(log_end).filter(|next| self.offset < *next);
+        let hole = next.and_then(|next| inner.hole_before(segment, next));
+        hole.map_or(Ok(()), |error| Err(inner.wrap(error)))
     }
 
     /// Refuses what was read of a sealed segment that another process has replaced meanwhile.

@@ -22,6 +22,7 @@ use super::cleaning::CleaningLock;
 use super::cuts::CutGauge;
 use super::delete::Removals;
 use super::epochs::{EpochCache, EpochTable};
+use super::follow::Following;
 use super::notes::{Notes, Unbroken};
 use super::producers::ProducerTable;
 use super::roll::draw_jitter;
@@ -148,6 +149,11 @@ struct Opened {
 impl Partition {
     /// Opens the folder, which must exist.
     pub(crate) fn open(params: OpenParams) -> Result<(Self, PartitionRecovery), LogError> {
+        let following = match params.read_only {
+            // Before any other file is looked at.
+            true => Following::of(&*params.vfs, &params.dir).map_err(|error| LogError::segment(&params.id, error))?,
+            false => Following::default(),
+        };
         let opened = Opening::new(&params).run()?;
         let now = params.clock.now();
         let report = opened.report.clone();
@@ -168,7 +174,7 @@ impl Partition {
                 last_flush: Moment::of(&*params.clock),
                 last_snapshot: None,
                 replayed: opened.log_end,
-                following: Default::default(),
+                following,
             }),
             id: params.id,
             dir: params.dir,
@@ -493,6 +499,7 @@ impl<'a> Opening<'a> {
         let list = SegmentList::new(segments, active);
         let producers = self.rebuild_producers(&list, log_end, &names)?;
         let gaps = self.gaps();
+        self.warn_of_lost_end(log_end, gaps);
         let (epochs, report, obstacle) = (self.epochs, self.report, self.obstacle);
         let (trim_marks, restart_marks) = (self.trim_marks, self.restart_marks);
         Ok(Opened {
@@ -534,6 +541,15 @@ impl<'a> Opening<'a> {
         // Where nothing is left of a log that is known to have begun somewhere, it begins there again.
         let noted = self.noted_start.max(self.params.unbroken.map(|unbroken| unbroken.log_start));
         first.max(self.noted_start).or(noted).max(self.restarted_at).unwrap_or(Offset::ZERO)
+    }
+
+    /// A log can't end below what was synced, unless somebody else has changed its files or the disk lost what it had.
+    fn warn_of_lost_end(&mut self, log_end: Offset, gaps: Gaps) {
+        let Some(point) = self.params.recovery_point.filter(|point| *point > log_end) else { return };
+        if matches!(gaps, Gaps::Below(limit) if point > limit) {
+            let warning = format!("the log ends at {log_end}, though it had been synced up to {point}");
+            self.report.warnings.push(warning);
+        }
     }
 
     fn rebuild_producers(&self, list: &SegmentList, log_end: Offset, names: &[String]) -> Result<Rebuilt, LogError> {

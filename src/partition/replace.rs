@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 
 use super::segments::SegmentList;
 use super::{Generation, Inner, LogError, Partition, Trash, store};
+use crate::clock::Deadline;
 use crate::format::file_name::{FileName, Suffix};
 use crate::segment::{Segment, SegmentError};
 use crate::types::Offset;
@@ -172,7 +173,7 @@ impl Inner {
     }
 
     fn discard_sources(&self, swap: &Swap) -> Result<(), LogError> {
-        let due = self.clock.now().saturating_add(self.settings.read().file_delete_delay_ms);
+        let due = Deadline::after(&*self.clock, self.settings.read().file_delete_delay_ms);
         self.forget(&swap.sources);
         for source in swap.sources.iter().rev() {
             // With its snapshot: an open transaction in there would never end, where compaction took the marker behind it.

@@ -24,6 +24,8 @@ struct Sealed {
 
 impl SegmentList {
     pub(super) fn new(sealed: Vec<Arc<Segment>>, active: Arc<Segment>) -> Self {
+        let nexts = sealed.iter().skip(1).chain([&active]);
+        sealed.iter().zip(nexts).for_each(|(segment, next)| segment.limit_to(next.base_offset()));
         Self { sealed: Arc::new(Sealed { segments: sealed, facts: Arc::default() }), active }
     }
 
@@ -79,6 +81,7 @@ impl SegmentList {
 
     /// This list with `active` behind all others.
     pub(super) fn rolled(&self, active: Arc<Segment>) -> Self {
+        self.active.limit_to(active.base_offset());
         let segments = self.iter().cloned().collect();
         let facts = Arc::clone(&self.sealed.facts);
         Self { sealed: Arc::new(Sealed { segments, facts }), active }

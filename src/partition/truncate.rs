@@ -22,8 +22,7 @@ use crate::vfs::OpenMode;
 
 impl Partition {
     /// Cuts the log so that its end is `offset`; whatever lies at or above it is gone. A batch that `offset` falls into goes
-    /// whole: the next record gets `offset` all the same, but a log that is opened again before that ends where the batch began.
-    /// An `offset` at or above the log end changes nothing; one below the first segment empties the log.
+    /// whole, and the next record gets `offset` all the same. An `offset` at or above the log end changes nothing; one below the first segment empties the log.
     ///
     /// # Durability
     /// On return the cut survives a power loss.
@@ -115,9 +114,8 @@ impl Inner {
         if active.size() == 0 {
             writer.segment_created = self.clock.now();
         }
-        self.allow_gap_up_to(&active, offset)?;
+        let list = self.end_at(writer, (sealed, active), offset)?;
         self.lower_recovery_point(offset);
-        let list = SegmentList::new(sealed, active);
         self.lower_first_dirty(list.active().base_offset());
         self.forget_rewrites_from(offset);
         let producers = self.rebuild_producers(&list, offset)?;
@@ -133,19 +131,31 @@ impl Inner {
         Ok(())
     }
 
-    /// Where the cut took a batch that began below `offset`, the log has a gap from here on, and the note must say so before
-    /// anything is appended behind it. What lies below is synced first: there, gaps no longer tell of a loss.
-    fn allow_gap_up_to(&self, active: &Segment, offset: Offset) -> Result<(), LogError> {
+    /// The segments that are left, as a log that ends at `offset`. Where the last batch ends below it, for the cut took one that began
+    /// there or compaction took some, a new segment keeps the end, and the log has a gap that the note must tell of before. What
+    /// lies below is synced first: there, gaps no longer tell of a loss.
+    fn end_at(
+        &self,
+        writer: &mut Writer,
+        (mut sealed, active): (Vec<Arc<Segment>>, Arc<Segment>),
+        offset: Offset,
+    ) -> Result<SegmentList, LogError> {
         let (_, end) = active.end().map_err(|error| self.wrap(error))?;
-        let lowered = load(&self.unbroken_from).min(offset);
         if end == offset {
-            store(&self.unbroken_from, lowered);
-            return Ok(());
+            store(&self.unbroken_from, load(&self.unbroken_from).min(offset));
+            return Ok(SegmentList::new(sealed, active));
         }
-        self.sync_below_cut(active)?;
+        self.sync_below_cut(&active)?;
         store(&self.unbroken_from, offset);
         self.lift_ceiling();
-        self.lower_notes(Ceiling { end: offset, first_dirty: active.base_offset() })
+        self.lower_notes(Ceiling { end: offset, first_dirty: active.base_offset() })?;
+        let new = self.create_segment(offset)?;
+        self.sync_folder()?;
+        active.seal().map_err(|error| self.wrap(error))?;
+        self.hand_over(Arc::clone(&active));
+        sealed.push(active);
+        writer.segment_created = self.clock.now();
+        Ok(SegmentList::new(sealed, new))
     }
 
     fn start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
@@ -170,6 +180,8 @@ impl Inner {
         self.first_dirty.store(Offset::to_wire(None), Ordering::Release);
         self.adopt_producers(writer, Rebuilt::of_empty_log(offset));
         self.epochs.update(super::epochs::EpochTable::clear);
+        // Who waits for an offset below the new beginning waits for nothing.
+        self.waiters.wake();
         self.epochs.persist().map_err(|error| self.wrap(error))?;
         // The mark goes last: without it, a note of the old log start would make a hole of what lies before the new one.
         self.lift_ceiling();

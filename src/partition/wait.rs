@@ -56,8 +56,8 @@ impl Waiters {
 }
 
 impl Partition {
-    /// Waits until the record at `offset` is there, at most `timeout`; returns whether it is. Returns early, with `false`, when
-    /// the partition is closed. A partition opened read-only looks for what another process wrote every 10 ms.
+    /// Waits until the log has come past `offset`, at most `timeout`; returns whether it has. Usually the record is there then; one that
+    /// has been deleted, or that the log started over above, is told by the read. Returns early, with `false`, when the partition is closed. A partition opened read-only looks for what another process wrote every 10 ms.
     #[must_use]
     pub fn wait_for(&self, offset: Offset, timeout: Duration) -> bool {
         self.wait_until(timeout, || self.log_end_offset() > offset)

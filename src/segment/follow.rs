@@ -197,14 +197,29 @@ impl Segment {
         let found = self.traits(&*file, modified)?;
         let mut seen = self.seen.lock();
         if seen.sealed.is_none() && found.size == self.size() {
-            // What was read until now was read from this file.
-            seen.sealed = Some(self.traits(&*self.log.file()?, modified)?);
+            // What is read is read from this file, which may be opened only now.
+            seen.sealed = Some(self.traits(&*self.log.file()?, modified)?).filter(|own| *own == found);
         }
         if seen.sealed.as_ref() != Some(&found) {
             return Err(self.changed());
         }
         self.log.end_growth();
         Ok(())
+    }
+
+    /// Refuses to take a missing index of aborted transactions for an empty one where the `.log` is gone too, or another one: the
+    /// other process takes its name first.
+    pub(super) fn check_still_there(&self) -> Result<(), SegmentError> {
+        let is_growing = {
+            let seen = self.seen.lock();
+            seen.sealed.is_none() && (seen.last_batch.is_some() || self.size() == 0)
+        };
+        if !is_growing {
+            return self.check_unchanged();
+        }
+        let opened = self.vfs.open(&self.log.path(), OpenMode::Read);
+        let file = opened.map_err(|error| if error.is_not_found() { self.changed() } else { error.into() })?;
+        self.check_last_batch(&*file, file.size()?)
     }
 
     fn traits(&self, file: &dyn VfsFile, modified: Option<Timestamp>) -> Result<Traits, SegmentError> {

@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -46,6 +46,8 @@ pub(crate) struct LogFile {
     map: Arc<Slot<Bytes>>,
     /// Bytes that readers may see.
     size: AtomicU64,
+    /// The base offset of the next segment, as far as there is one.
+    limit: AtomicI64,
     mappable: bool,
     read_only: bool,
     /// Whether another process that wrote the file has begun the next one.
@@ -84,6 +86,7 @@ impl LogFile {
             held: AtomicBool::new(false),
             map: Slot::new(Bytes::new()),
             size: AtomicU64::new(size),
+            limit: AtomicI64::new(Offset::MAX.value()),
             mappable,
             read_only,
             has_ended: AtomicBool::new(false),
@@ -102,6 +105,16 @@ impl LogFile {
 
     pub(crate) fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
+    }
+
+    /// Notes where the next segment begins.
+    pub(crate) fn limit_to(&self, next: Offset) {
+        self.limit.store(next.value(), Ordering::Release);
+    }
+
+    /// Every batch ends below this offset.
+    pub(crate) fn limit(&self) -> Offset {
+        Offset::new(self.limit.load(Ordering::Acquire)).unwrap_or(Offset::MAX)
     }
 
     /// The open file.
@@ -299,7 +312,8 @@ impl LogFile {
 
     /// Walks the batch headers from `position`, which must be the start of a batch, of the segment with base offset `base`.
     pub(crate) fn headers_from(&self, position: Position, base: Offset) -> HeaderWalk<'_> {
-        HeaderWalk { log: self, at: position, base, floor: base, window: Bytes::new(), window_start: position }
+        let (floor, limit) = (base, self.limit());
+        HeaderWalk { log: self, at: position, base, floor, limit, window: Bytes::new(), window_start: position }
     }
 
     /// The whole batch at `position`, checksum verified; `None` when the log ends there. See [`HeaderWalk::next_header`].
@@ -348,6 +362,8 @@ pub(crate) struct HeaderWalk<'a> {
     base: Offset,
     /// The next batch begins at this offset or above.
     floor: Offset,
+    /// Every batch ends below this offset.
+    limit: Offset,
     window: Bytes,
     window_start: Position,
 }
@@ -395,6 +411,8 @@ impl HeaderWalk<'_> {
             "an offset above those of the batches before it"
         } else if relative(self.base, header.last_offset()).is_none() {
             "an offset at most 2147483647 above the segment's base"
+        } else if header.last_offset() >= self.limit {
+            "an offset below the next segment's base"
         } else {
             return Ok(());
         };

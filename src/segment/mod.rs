@@ -289,6 +289,16 @@ impl Segment {
         relative(self.base_offset, last_offset).is_some()
     }
 
+    /// Notes that the next segment begins at `next`: a batch that reaches there is damage.
+    pub(crate) fn limit_to(&self, next: Offset) {
+        self.log.limit_to(next);
+    }
+
+    /// Every batch ends below this offset.
+    pub(crate) fn limit(&self) -> Offset {
+        self.log.limit()
+    }
+
     /// Writes one encoded batch behind the published ones. Nobody sees it before [`Segment::publish`]; see also [`Segment::cut_back`].
     pub(crate) fn write(&self, batch: &[u8], last_offset: Offset) -> Result<(), SegmentError> {
         self.check_room(last_offset)?;
@@ -397,7 +407,11 @@ impl Segment {
 
     /// The aborted transactions whose abort marker lies in this segment, in the order of their markers.
     pub(crate) fn aborted(&self) -> Result<Arc<Vec<AbortedTransaction>>, SegmentError> {
-        self.txn_index.entries(self.size())
+        let entries = self.txn_index.entries(self.size())?;
+        if entries.is_empty() && self.options.foreign {
+            self.check_still_there()?;
+        }
+        Ok(entries)
     }
 
     /// Adds an aborted transaction; its marker must lie behind the last one's. Durable with [`Segment::sync_all`].
@@ -488,7 +502,6 @@ impl Segment {
         let name = |kind| file_path(&self.dir, kind, self.base_offset, Suffix::Deleted);
         self.offset_index.file().retire(name(FileKind::OffsetIndex))?;
         self.time_index.file().retire(name(FileKind::TimeIndex))?;
-        self.txn_index.rename(name(FileKind::TxnIndex), self.size())?;
         let mut renamed = [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex].map(name).to_vec();
         let live_snapshot = file_path(&self.dir, FileKind::Snapshot, self.base_offset, Suffix::None);
         if self.vfs.metadata(&live_snapshot)?.is_some() {
@@ -497,6 +510,8 @@ impl Segment {
         }
         self.log.rename(name(FileKind::Log))?;
         renamed.push(name(FileKind::Log));
+        // Last: a reader in another process must not find a log without its aborted transactions.
+        self.txn_index.rename(name(FileKind::TxnIndex), self.size())?;
         Ok(renamed)
     }
 

@@ -19,6 +19,7 @@ use super::removal;
 use super::topic::TopicShared;
 use super::topics_file::entries_of;
 use super::{Admin, Shared};
+use crate::clock::Deadline;
 use crate::config::TopicConfig;
 use crate::format::{PARTITION_COUNT_MAX, TopicEntry, TopicState};
 use crate::name::{PartitionId, TopicName, TopicPartition};
@@ -104,7 +105,11 @@ impl Shared {
     pub(super) fn delete_topic(&self, name: &str) -> Result<(), StoreError> {
         let name = TopicName::parse(name).map_err(|_| unknown_topic(name))?;
         self.begin_deletion(&name)?;
-        let mut admin = self.change_ended(&name)?;
+        let mut admin = match self.change_ended(&name) {
+            // It has been deleted all the same: the next opening removes its folders.
+            Err(StoreError::Closed { .. }) => return Ok(()),
+            admin => admin?,
+        };
         // Somebody who creates a topic of this name may have been faster.
         if admin.list.get(&name).is_none_or(|entry| entry.state != TopicState::Deleting) {
             return Ok(());
@@ -117,9 +122,12 @@ impl Shared {
         let mut admin = self.change()?;
         let topic = match self.find(name.as_str()) {
             Ok(topic) => topic,
-            // An earlier attempt got stuck half way.
-            Err(_) if admin.list.get(name).is_some() => return Ok(()),
-            Err(error) => return Err(error),
+            // An earlier attempt to create or delete it got stuck half way.
+            Err(error) => {
+                let entry = admin.list.get(name).cloned().ok_or(error)?;
+                let entry = TopicEntry { state: TopicState::Deleting, ..entry };
+                return Ok(admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?);
+            }
         };
         check_not_reserved(name)?;
         let entry = TopicEntry { state: TopicState::Deleting, ..entry_of(&admin, &topic) };
@@ -162,7 +170,7 @@ impl Shared {
         }
         let now = self.opener.clock.now();
         for dir in removal::mark_deleted(vfs, root, name, now)? {
-            admin.removals.add(now.saturating_add(delay_ms), dir);
+            admin.removals.add(Deadline::after(&*self.opener.clock, delay_ms), dir);
         }
         // Before the list forgets the topic: a new one of its name must not inherit offsets from the checkpoints.
         self.opener.notes.forget(name)?;

@@ -27,7 +27,7 @@ use crate::vfs::{DirEntry, IoError, Vfs};
 
 pub(super) use crate::format::file_name::{
     CLEANER_CHECKPOINT as CLEANER_OFFSETS, LOG_START_CHECKPOINT as LOG_START_OFFSETS,
-    RECOVERY_POINT_CHECKPOINT as RECOVERY_POINTS, REPLICATION_CHECKPOINT as HIGH_WATERMARKS,
+    RECOVERY_POINT_CHECKPOINT as RECOVERY_POINTS, REPLICATION_CHECKPOINT as HIGH_WATERMARKS, UNBROKEN,
 };
 
 /// Kafka's mark of an orderly stop.
@@ -36,8 +36,6 @@ pub(super) const CLEAN_MARK: &str = ".kafka_cleanshutdown";
 pub(super) const TOPIC_LIST: &str = "stratalog-topics";
 /// Our note of what was verified in this boot.
 pub(super) const VERIFIED_POINTS: &str = "stratalog-verified";
-/// Our note of where logs have no gap.
-pub(super) const UNBROKEN: &str = "stratalog-unbroken";
 
 /// Our note of the producer ids that were handed out.
 #[cfg(feature = "client")]

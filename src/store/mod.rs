@@ -342,7 +342,7 @@ impl LogStore {
     /// Removes some files of deleted topics whose delay is over, at most 1024.
     pub(crate) fn remove_expired(&self, now: Timestamp) -> Result<Removed, StoreError> {
         let mut admin = self.shared.change()?;
-        Ok(admin.removals.step(&*self.shared.opener.vfs, now))
+        Ok(admin.removals.step(&*self.shared.opener.vfs, &*self.shared.opener.clock, now))
     }
 
     fn handle(&self, shared: Arc<TopicShared>) -> Topic {

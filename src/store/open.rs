@@ -28,7 +28,7 @@ use super::root;
 use super::topic::TopicShared;
 use super::topics_file::{self, TopicsFile};
 use super::{Admin, LogStore, Shared};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Deadline, SystemClock};
 use crate::config::{StoreConfig, StoreSettings, TopicConfig};
 use crate::format::{TopicEntry, TopicId, TopicState};
 use crate::metrics::Counters;
@@ -389,11 +389,11 @@ impl Shared {
         if self.opener.read_only {
             return;
         }
-        let (vfs, now) = (Arc::clone(&self.opener.vfs), self.opener.clock.now());
+        let (vfs, clock) = (Arc::clone(&self.opener.vfs), Arc::clone(&self.opener.clock));
         let partitions = self.own_partitions();
         let (admin, warnings) = (self.admin.get_mut(), &mut self.report.warnings);
-        leftovers.into_iter().for_each(|dir| admin.removals.add(now, dir));
-        let removed = admin.removals.step(&*vfs, now);
+        leftovers.into_iter().for_each(|dir| admin.removals.add(Deadline::after(&*clock, 0), dir));
+        let removed = admin.removals.step(&*vfs, &*clock, clock.now());
         warnings.extend(removed.failure.map(|error| OpenWarning::new(PostponedWork::Removal, error)));
         if self.report.clean && deleted.is_empty() && has_all_notes {
             return;

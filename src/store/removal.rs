@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout;
 use super::random::random_id;
+use crate::clock::{Clock, Deadline};
 use crate::format::file_name::PartitionDirName;
 use crate::name::TopicName;
 use crate::types::Timestamp;
@@ -21,23 +22,23 @@ const DEPTH_MAX: u32 = 8;
 /// Folders that wait to be removed.
 #[derive(Debug, Default)]
 pub(super) struct Removals {
-    waiting: Vec<(Timestamp, PathBuf)>,
+    waiting: Vec<(Deadline, PathBuf)>,
 }
 
 impl Removals {
     /// Has `dir` removed at `due`.
-    pub(super) fn add(&mut self, due: Timestamp, dir: PathBuf) {
+    pub(super) fn add(&mut self, due: Deadline, dir: PathBuf) {
         self.waiting.push((due, dir));
     }
 
     /// Removes files of folders whose time has come, at most 1024 of them. A folder that can't be removed keeps no other one
     /// from its turn, and is tried again by the next step.
-    pub(super) fn step(&mut self, vfs: &dyn Vfs, now: Timestamp) -> Removed {
+    pub(super) fn step(&mut self, vfs: &dyn Vfs, clock: &dyn Clock, now: Timestamp) -> Removed {
         let mut budget = STEP_COUNT;
         let mut failure = None;
         let before = self.waiting.len();
         self.waiting.retain(|(due, dir)| {
-            if *due > now || budget == 0 {
+            if !due.is_over(now, clock) || budget == 0 {
                 return true;
             }
             remove_tree(vfs, dir, DEPTH_MAX, &mut budget).map(|gone| !gone).unwrap_or_else(|error| {

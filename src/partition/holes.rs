@@ -1,0 +1,39 @@
+//! Telling a hole from a gap while a log is read: where a segment ends below the next one's base, batches were lost, unless the log
+//! is known to have gaps there.
+//!
+//! Compaction, a leader's gaps and cuts inside a batch leave gaps, and the note of where the log is unbroken is raised before
+//! they can be seen. A reader in another process reads that note where it meets a gap.
+
+use std::sync::Arc;
+
+use super::{Inner, LogError, Partition, load};
+use crate::format::FormatError;
+use crate::segment::{Segment, SegmentError};
+use crate::types::{Offset, Position};
+
+impl Inner {
+    /// The error of a reader who comes to the end of `segment` and must not go on at `next`; `None` where the log may have a gap.
+    pub(super) fn hole_before(&self, segment: &Segment, next: Offset) -> Option<SegmentError> {
+        let unbroken_from = if self.read_only { self.noted_unbroken_from()? } else { load(&self.unbroken_from) };
+        let (field, expected) = ("the next segment's base offset", "the offset where this segment ends");
+        let source = FormatError::Invalid { field, position: Position::ZERO, expected, got: next.value() };
+        (next > unbroken_from).then(|| segment.format_error(Position::new(segment.size()), source))
+    }
+
+    /// Refuses to pass from the end of `segment` to `next` over a hole.
+    pub(super) fn check_reaches(&self, segment: &Segment, next: Offset) -> Result<(), SegmentError> {
+        if segment.end()?.1 == next {
+            return Ok(());
+        }
+        self.hole_before(segment, next).map_or(Ok(()), Err)
+    }
+}
+
+impl Partition {
+    /// Refuses segments with a hole between two of them: what leaves them out or rewrites them would hide it for good.
+    pub(crate) fn check_no_holes(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
+        segments.iter().zip(segments.iter().skip(1)).try_for_each(|(segment, next)| {
+            self.inner.check_reaches(segment, next.base_offset()).map_err(|error| self.inner.wrap(error))
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! Damage is told by whatever meets it: a read, a lookup, a compaction, an opening, a follower. It never looks like fewer records.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stratalog::vfs::{MemoryVfs, OpenMode, Vfs};
+use stratalog::{ErrorKind, LogStore, ManualClock, OffsetSpec, Partition, Record, StoreOptions};
+use support::{Rig, append, at, offset, open, partition_of, read_all};
+
+/// The header of a batch.
+const HEADER: u64 = 61;
+
+/// A compacted topic with a key for each number: 0 to 4 in the first segment, 5 in the second, a third one.
+fn rig() -> Rig {
+    let rig = Rig::new(&[("cleanup.policy", "compact"), ("index.interval.bytes", "0")]);
+    for number in 0..6 {
+        let key = format!("k{number}");
+        rig.partition.append(&[Record::keyed(&key, "value").timestamp(at(number))]).unwrap();
+        if number >= 4 {
+            rig.partition.roll().unwrap();
+        }
+    }
+    rig
+}
+
+fn first_log(partition: &Partition) -> PathBuf {
+    partition.path().join("00000000000000000000.log")
+}
+
+/// Bytes of each of the five batches of the first segment.
+fn batch_size(rig: &Rig) -> u64 {
+    rig.memory.metadata(&first_log(&rig.partition)).unwrap().unwrap().size / 5
+}
+
+fn overwrite(rig: &Rig, position: u64, bytes: &[u8]) {
+    rig.memory.open(&first_log(&rig.partition), OpenMode::Write).unwrap().write_at(bytes, position).unwrap();
+}
+
+fn zero(rig: &Rig, position: u64, size: u64) {
+    overwrite(rig, position, &vec![0; usize::try_from(size).unwrap()]);
+}
+
+fn kind_at(partition: &Partition, place: i64) -> Option<ErrorKind> {
+    let batches = partition.read(offset(place)).max_bytes(1).fetch();
+    let error = batches.and_then(|batches| batches.records().try_for_each(|record| record.map(|_| ())));
+    error.err().map(|error| error.kind())
+}
+
+fn is_corrupt<T: std::fmt::Debug>(result: Result<T, stratalog::LogError>) {
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+fn follow(memory: &MemoryVfs, clock: &ManualClock) -> LogStore {
+    let options = StoreOptions::new().vfs(Arc::new(memory.clone())).clock(Arc::new(clock.clone()));
+    options.read_only(true).open("/log").unwrap()
+}
+
+#[test]
+fn zeros_before_intact_batches_are_damage_to_a_reader_and_to_a_compaction() {
+    for number in 0..5 {
+        let rig = rig();
+        zero(&rig, number * batch_size(&rig), HEADER);
+        assert_eq!(kind_at(&rig.partition, i64::try_from(number).unwrap()), Some(ErrorKind::Corrupt), "batch {number}");
+        is_corrupt(rig.partition.compact());
+        assert!(rig.partition.uncleanable().is_some(), "batch {number}");
+    }
+}
+
+#[test]
+fn a_compaction_hides_no_hole() {
+    for number in 1..5 {
+        let rig = rig();
+        let size = batch_size(&rig);
+        zero(&rig, number * size, (5 - number) * size);
+        let place = i64::try_from(number).unwrap();
+        assert_eq!(kind_at(&rig.partition, place), Some(ErrorKind::Corrupt), "from batch {number} on");
+        is_corrupt(rig.partition.compact());
+        assert_eq!(kind_at(&rig.partition, place), Some(ErrorKind::Corrupt), "from batch {number} on, afterwards");
+    }
+}
+
+#[test]
+fn a_lookup_by_time_passes_over_no_hole() {
+    let rig = rig();
+    let size = batch_size(&rig);
+    zero(&rig, 3 * size, 2 * size);
+    is_corrupt(rig.partition.find_offset(OffsetSpec::Timestamp(at(3))));
+    let found = rig.partition.find_offset(OffsetSpec::Timestamp(at(2))).unwrap().unwrap();
+    assert_eq!(found.offset, offset(2), "before the hole");
+}
+
+#[test]
+fn a_base_offset_in_the_next_segment_or_beyond_the_log_is_damage_to_all() {
+    // The checksum doesn't cover the base offset of the last batch of the first segment.
+    for base in [5_i64, 6, 7, 1_000_000] {
+        let rig = rig();
+        overwrite(&rig, 4 * batch_size(&rig), &base.to_be_bytes());
+        let segments = rig.partition.segments();
+        let last = segments[0].batches().last().unwrap();
+        assert!(last.is_err(), "base {base}: {last:?}");
+        is_corrupt(rig.partition.find_offset(OffsetSpec::Timestamp(at(4))));
+        assert_eq!(kind_at(&rig.partition, 4), Some(ErrorKind::Corrupt), "base {base}");
+        is_corrupt(rig.partition.compact());
+        assert_eq!(kind_at(&rig.partition, 5), None, "base {base}: the next segment is whole");
+    }
+}
+
+#[test]
+fn a_damaged_batch_in_a_sealed_segment_without_an_index_is_no_end() {
+    for is_clean in [true, false] {
+        let rig = rig();
+        rig.partition.flush().unwrap();
+        rig.store.checkpoint().unwrap();
+        if is_clean {
+            rig.store.clone().close().unwrap();
+        }
+        for entry in rig.memory.read_dir(rig.partition.path()).unwrap() {
+            if entry.name.ends_with("index") {
+                rig.memory.remove_file(&rig.partition.path().join(entry.name)).unwrap();
+            }
+        }
+        overwrite(&rig, 2 * batch_size(&rig) + HEADER + 5, b"?");
+        let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+        let partition = partition_of(&store);
+        assert_eq!(partition.log_end_offset(), offset(6));
+        assert_eq!(kind_at(&partition, 2), Some(ErrorKind::Corrupt), "clean: {is_clean}");
+        assert_eq!(kind_at(&partition, 3), None, "clean: {is_clean}");
+        is_corrupt(partition.compact());
+        assert_eq!(kind_at(&partition, 3), None, "clean: {is_clean}, afterwards");
+    }
+}
+
+#[test]
+fn a_read_below_the_log_end_is_an_error_where_the_active_segment_lost_its_end() {
+    let rig = Rig::new(&[]);
+    (0..5).for_each(|number| _ = append(&rig.partition, &number.to_string()));
+    let size = batch_size(&rig);
+    zero(&rig, 2 * size, 3 * size);
+    assert_eq!(kind_at(&rig.partition, 2), Some(ErrorKind::Corrupt));
+    assert!(rig.partition.read(offset(5)).fetch().unwrap().is_empty(), "at the end there is nothing");
+}
+
+#[test]
+fn an_opening_says_that_a_log_ends_below_what_was_synced() {
+    for is_clean in [true, false] {
+        let rig = Rig::new(&[]);
+        (0..5).for_each(|number| _ = append(&rig.partition, &number.to_string()));
+        let size = batch_size(&rig);
+        rig.store.flush().unwrap();
+        if is_clean {
+            rig.store.clone().close().unwrap();
+        }
+        zero(&rig, 2 * size, 3 * size);
+        let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+        assert_eq!(read_all(&partition_of(&store)).len(), 2);
+        let report = store.open_report();
+        let warnings = &report.partitions[0].warnings;
+        assert_eq!(warnings, &["the log ends at 2, though it had been synced up to 5"], "clean: {is_clean}");
+    }
+}
+
+#[test]
+fn a_follower_is_told_of_a_hole() {
+    let rig = rig();
+    rig.store.flush().unwrap();
+    let size = batch_size(&rig);
+    zero(&rig, 3 * size, 2 * size);
+    let store = follow(&rig.memory, &rig.clock);
+    let partition = partition_of(&store);
+    assert_eq!(kind_at(&partition, 2), None);
+    assert_eq!(kind_at(&partition, 3), Some(ErrorKind::Corrupt));
+}
+
+#[test]
+fn a_follower_passes_over_a_gap_that_compaction_left() {
+    let rig = rig();
+    rig.partition.append(&[Record::keyed("k4", "newer")]).unwrap();
+    rig.partition.roll().unwrap();
+    rig.partition.compact().unwrap();
+    let store = follow(&rig.memory, &rig.clock);
+    assert_eq!(read_all(&partition_of(&store)), read_all(&rig.partition));
+}
+
+#[test]
+fn the_greatest_timestamp_is_unknown_to_a_follower_where_the_end_is() {
+    let rig = Rig::new(&[]);
+    (0..5).for_each(|number| _ = append(&rig.partition, &number.to_string()));
+    overwrite(&rig, 2 * batch_size(&rig) + HEADER + 4, &[0xff]);
+    let store = follow(&rig.memory, &rig.clock);
+    let partition = partition_of(&store);
+    is_corrupt(partition.find_offset(OffsetSpec::Latest));
+    is_corrupt(partition.find_offset(OffsetSpec::MaxTimestamp));
+}
