@@ -647,11 +647,13 @@ fn a_follower_gets_no_aborted_record_while_its_segment_is_removed() {
                     while !gate.is_reached() && !removing.is_finished() {
                         std::thread::yield_now();
                     }
-                    let cold = is_cold.then(|| Beside::new(&rig));
-                    let found = try_read_committed(&cold.as_ref().unwrap_or(&warm).partition).unwrap_or_default();
+                    let beside =
+                        if is_cold { open_beside(Arc::new(rig.memory.clone()), &rig) } else { warm.store.clone() };
+                    let partition = beside.topic("t").and_then(|topic| topic.partition(0)).ok();
+                    let found = partition.and_then(|partition| try_read_committed(&partition)).unwrap_or_default();
+                    gate.release();
                     let case = format!("removal {number}, at call {nth}, cold: {is_cold}");
                     assert!(found.iter().all(|value| value == "plain"), "{case}: {found:?}");
-                    gate.release();
                 });
             }
         }

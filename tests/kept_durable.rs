@@ -431,3 +431,21 @@ fn a_log_that_starts_over_does_so_though_the_power_is_lost_while_opening_finishe
         }
     }
 }
+
+#[test]
+fn a_reopening_that_fails_leaves_the_partition_offline_and_what_is_durable_afterwards_stays() {
+    for later in 0..60 {
+        let rig = half_started_over(6);
+        rig.vfs.inject(Fault { after: later, ..Fault::new(Operation::Any, EIO) });
+        let reopened = rig.partition.reopen();
+        rig.vfs.clear_faults();
+        if reopened.is_err() {
+            assert!(rig.partition.append(&[Record::new("refused")]).is_err(), "call {later}");
+            rig.partition.reopen().unwrap();
+        }
+        let place = durable(&rig.partition, "new");
+        rig.store.clone().close().unwrap();
+        let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+        assert_eq!(read_all(&partition_of(&store)).last(), Some(&(place, "new".to_owned())), "call {later}");
+    }
+}

@@ -44,9 +44,11 @@ fn zero(rig: &Rig, position: u64, size: u64) {
 }
 
 fn kind_at(partition: &Partition, place: i64) -> Option<ErrorKind> {
-    let batches = partition.read(offset(place)).max_bytes(1).fetch();
-    let error = batches.and_then(|batches| batches.records().try_for_each(|record| record.map(|_| ())));
-    error.err().map(|error| error.kind())
+    let batches = match partition.read(offset(place)).max_bytes(1).fetch() {
+        Ok(batches) => batches,
+        Err(error) => return Some(error.kind()),
+    };
+    batches.records().find_map(Result::err).map(|error| error.kind())
 }
 
 fn is_corrupt<T: std::fmt::Debug>(result: Result<T, stratalog::LogError>) {

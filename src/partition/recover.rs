@@ -237,9 +237,7 @@ impl Partition {
             writer.last_flush = Moment::of(&*inner.clock);
             report
         };
-        inner.make_durable(report.log_end_offset)?;
-        inner.lift_ceiling();
-        inner.renew_notes()?;
+        inner.finish_reopening(report.log_end_offset).inspect_err(|error| inner.go_offline(error))?;
         Ok(report)
     }
 
@@ -299,6 +297,13 @@ impl Inner {
         if self.check_online().is_ok() {
             *self.status.write() = Status::Offline("it was being reopened, and that failed".to_owned());
         }
+        self.renew_notes()
+    }
+
+    /// Makes the log durable, up to `end`, and lets the notes say so.
+    fn finish_reopening(&self, end: Offset) -> Result<(), LogError> {
+        self.make_durable(end)?;
+        self.lift_ceiling();
         self.renew_notes()
     }
 
