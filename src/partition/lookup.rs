@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::segments::SegmentList;
 use super::{LogError, Partition};
 use crate::format::RecordBatch;
 use crate::segment::{Segment, SegmentError};
@@ -79,6 +80,12 @@ impl Partition {
         place.map_or(Ok(()), |segment| segment.check_unchanged()).map_err(|error| self.inner.wrap(error))
     }
 
+    /// Refuses what was found at the beginning of the segment at `base` where the segment before has lost its end.
+    fn check_reached(&self, list: &SegmentList, base: Offset) -> Result<(), SegmentError> {
+        let before = Offset::new(base.value() - 1).and_then(|last| list.from(last).next());
+        before.map_or(Ok(()), |before| self.inner.check_reaches(before, base))
+    }
+
     fn find_timestamp(&self, target: Timestamp) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {
         let start = self.log_start_offset();
         let list = self.inner.list();
@@ -92,10 +99,9 @@ impl Partition {
             while let Some((position, batch)) = segment.find_by_time(target, from)? {
                 let found = first_record(segment, position, &batch, start, |timestamp| timestamp >= target)?;
                 if let Some((offset, timestamp)) = found {
-                    // A record that is lost from the end of the segment before may have been the first.
-                    let before = list.iter().take_while(|other| other.base_offset() < segment.base_offset()).last();
-                    if let Some(before) = before.filter(|_| segment.base_offset() > start) {
-                        self.inner.check_reaches(before, segment.base_offset())?;
+                    if position == Position::ZERO && segment.base_offset() > start {
+                        // A record that is lost from the end of the segment before may have been the first.
+                        self.check_reached(&list, segment.base_offset())?;
                     }
                     return Ok(Some((offset, Some(timestamp))));
                 }
