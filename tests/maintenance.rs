@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, PathFilter};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, PathFilter, Vfs};
 use stratalog::{
     CleanupPolicy, Clock as _, Durability, ErrorKind, LogStore, MaintenanceWork, ManualClock, Record, StoreConfig,
     StoreError, StoreOptions, TickReport, TopicConfig,
@@ -302,6 +302,25 @@ fn a_clock_set_back_an_hour_stops_no_flush_and_no_thread() {
         bases(&partition)[0] >= 2
     });
     handle.stop().unwrap();
+}
+
+#[test]
+fn a_clock_set_back_an_hour_keeps_no_deleted_file_longer() {
+    let rig = Rig::new(&[("file.delete.delay.ms", "1000")]);
+    append(&rig.partition, "v");
+    rig.partition.roll().unwrap();
+    rig.partition.delete_records_before(offset(1)).unwrap();
+    assert_eq!(tick(&rig).expired_segments, 1);
+    rig.store.create_topic("gone", 1, config(&[("file.delete.delay.ms", "1000")])).unwrap();
+    rig.store.delete_topic("gone").unwrap();
+    let folders = || rig.memory.read_dir("/log".as_ref()).unwrap().iter().filter(|entry| entry.is_dir).count();
+    assert_eq!(folders(), 2);
+    rig.clock.set(at(-3_600_000));
+    rig.clock.advance(999);
+    assert_eq!((tick(&rig).removed_files, folders()), (0, 2));
+    rig.clock.advance(1);
+    assert!(tick(&rig).removed_files > 0);
+    assert_eq!(folders(), 1);
 }
 
 #[test]

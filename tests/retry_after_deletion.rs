@@ -349,6 +349,12 @@ fn expire(durability: Durability, prepare: impl Fn(&Rig)) -> Rig {
     rig
 }
 
+/// How many segments have their names.
+fn count_logs(rig: &Rig) -> usize {
+    let names = rig.memory.read_dir(rig.partition.path()).unwrap();
+    names.iter().filter(|entry| entry.name.ends_with(".log")).count()
+}
+
 #[test]
 fn a_retry_gets_its_offsets_where_no_snapshot_could_be_written_before_its_segment_expired() {
     let rig = expire(Durability::Durable, |rig| {
@@ -370,9 +376,7 @@ fn a_retry_gets_its_offsets_where_no_snapshot_could_be_written_before_its_segmen
     rig.vfs.clear_faults();
     rig.store.tick(at(7000)).unwrap();
     let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
-    let names = rig.memory.read_dir(rig.partition.path()).unwrap();
-    let logs = names.iter().filter(|entry| entry.name.ends_with(".log")).count();
-    assert_eq!(logs, 1, "with room for the snapshot they go");
+    assert_eq!(count_logs(&rig), 1, "with room for the snapshot they go");
     assert!(send(&partition_of(&store), stamp(7, 0, 5), 1).unwrap().is_duplicate);
 }
 
@@ -383,9 +387,7 @@ fn on_a_full_disk_expired_segments_go_as_far_as_a_snapshot_covers_them() {
     let name = format!("{:020}.snapshot", last.value() + 1);
     rig.vfs.inject(Fault::new(Operation::Write, Effect::OsError(28)).on(PathFilter::contains(name)).from_nth(1));
     rig.store.tick(at(5000)).unwrap();
-    let names = rig.memory.read_dir(rig.partition.path()).unwrap();
-    let logs = names.iter().filter(|entry| entry.name.ends_with(".log")).count();
-    assert_eq!(logs, 2, "the active one, and the one whose producers only it remembers: {names:?}");
+    assert_eq!(count_logs(&rig), 2, "the active one, and the one whose producers only it remembers");
     let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
     assert!(send(&partition_of(&store), stamp(7, 0, 5), 1).unwrap().is_duplicate);
 }
@@ -397,9 +399,7 @@ fn on_a_full_disk_expired_segments_go_where_a_snapshot_covers_them_all() {
     rig.partition.flush().unwrap();
     rig.vfs.inject(Fault::new(Operation::Write, Effect::OsError(28)).from_nth(1));
     rig.store.tick(at(5000)).unwrap();
-    let names = rig.memory.read_dir(rig.partition.path()).unwrap();
-    let logs = names.iter().filter(|entry| entry.name.ends_with(".log")).count();
-    assert_eq!(logs, 1, "{names:?}");
+    assert_eq!(count_logs(&rig), 1);
     let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
     assert!(send(&partition_of(&store), stamp(7, 0, 5), 1).unwrap().is_duplicate);
 }

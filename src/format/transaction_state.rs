@@ -224,7 +224,7 @@ impl TransactionEntry {
         value.tags(|tag, field| entry.read_tag(tag, field))?;
         value.end("transaction value")?;
         if entry.state == TransactionState::Empty {
-            // As in Kafka: whatever stands there, such a transaction has none.
+            // Kafka ignores what stands there too.
             entry.partitions.clear();
         }
         Ok(entry)

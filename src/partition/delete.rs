@@ -3,7 +3,7 @@
 //! What goes is decided and taken out of the log under the append lock, and no file is touched there. Before the first file loses
 //! its name, a mark says durably where the log starts now, and names go oldest first; so a crash leaves the end of the log. The
 //! mark is an empty file, which a full disk has room for, and goes when the notes say the same. A file that can't be renamed stays
-//! in line for the next try. Opening passes over whatever lies below the log start.
+//! in line for the next try, and so does one whose producers no durable snapshot tells of. Opening passes over whatever lies below the log start.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

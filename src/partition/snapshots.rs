@@ -176,15 +176,12 @@ impl Rebuild<'_> {
             return None;
         }
         let written = write(self.vfs, self.dir, base, &table.snapshot());
-        if written.is_err() {
-            // What is left of it, if anything, is found damaged by whoever reads it.
-            self.remove(base).ok();
-        }
         written.is_ok().then_some(base)
     }
 
     /// Removes the snapshots outside the log's files, and those that no segment begins at, the newest one beyond the last base
-    /// excepted; segments that wait to be removed count. Between a snapshot below the first segment and that segment, batches are missing: it would make a producer
+    /// excepted; segments that wait to be removed count. Between a snapshot below the first segment and that segment, batches are
+    /// missing: it would make a producer
     /// look as if it had sent fewer.
     fn drop_foreign(&self, snapshots: &BTreeSet<Offset>) -> Result<BTreeSet<Offset>, SegmentError> {
         let bases: BTreeSet<Offset> =
@@ -270,10 +267,6 @@ impl Inner {
             return Ok(());
         }
         let written = write(&*self.vfs, &self.dir, base, &below).and_then(|file| file.sync_data());
-        if written.is_err() {
-            // What is left of it, if anything, is found damaged by whoever reads it.
-            remove(&*self.vfs, &self.dir, base).ok();
-        }
         written.map_err(|error| self.wrap(error))
     }
 
@@ -340,10 +333,11 @@ pub(super) fn path_of(dir: &Path, offset: Offset) -> PathBuf {
     file_path(dir, FileKind::Snapshot, offset, Suffix::None)
 }
 
-/// Writes a snapshot; it is not synced.
+/// Writes a snapshot; it is not synced. A part of one that could not be written is removed; where that fails too, its checksum
+/// tells.
 fn write(vfs: &dyn Vfs, dir: &Path, offset: Offset, snapshot: &ProducerSnapshot) -> Result<Arc<dyn VfsFile>, IoError> {
     let file = vfs.open(&path_of(dir, offset), OpenMode::Truncate)?;
-    file.write_at(&snapshot.encode(), 0)?;
+    file.write_at(&snapshot.encode(), 0).inspect_err(|_| _ = remove(vfs, dir, offset))?;
     Ok(file)
 }
 

@@ -3,6 +3,7 @@
 //! A power loss at any moment of a cut leaves the old log, or a prefix of it that holds everything below the new end:
 //! - The notes on disk are lowered first. What they no longer vouch for, recovery verifies, and a hole in it ends the log.
 //! - Whole segments go from the end on, before the last one is cut.
+//! - Where no batch reaches up to the new end, an empty segment keeps it.
 //! - A log that starts over leaves a mark that says where. From then on opening finishes what a crash interrupted.
 //!
 //! Files that a reader may hold are never cut in place: a segment that loses its end is rewritten under the same name.
@@ -22,7 +23,8 @@ use crate::vfs::OpenMode;
 
 impl Partition {
     /// Cuts the log so that its end is `offset`; whatever lies at or above it is gone. A batch that `offset` falls into goes
-    /// whole, and the next record gets `offset` all the same. An `offset` at or above the log end changes nothing; one below the first segment empties the log.
+    /// whole, and the next record gets `offset` all the same. An `offset` at or above the log end changes nothing; one below the
+    /// first segment empties the log.
     ///
     /// # Durability
     /// On return the cut survives a power loss.

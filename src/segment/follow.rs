@@ -7,6 +7,8 @@
 //! Batches that were followed are filed in the indexes in memory, so that following goes on where it ended, however large the
 //! segment is.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::log_file::{LOG_SIZE_MAX, is_end_of_log};
@@ -45,8 +47,7 @@ impl Segment {
     /// [`SegmentError::Changed`] when the file isn't the one that was followed before; [`SegmentError::Format`] when it goes on behind
     /// a batch that can't be read; [`SegmentError::Io`].
     pub(crate) fn follow(&self, mut next: Offset) -> Result<Offset, SegmentError> {
-        let opened = self.vfs.open(&self.log.path(), OpenMode::Read);
-        let file = opened.map_err(|error| if error.is_not_found() { self.changed() } else { error.into() })?;
+        let file = self.open_again()?;
         let end = file.size()?.min(LOG_SIZE_MAX);
         self.check_last_batch(&*file, end)?;
         self.log.adopt(&file);
@@ -63,6 +64,12 @@ impl Segment {
             self.log.publish(position.value());
         }
         Ok(next)
+    }
+
+    /// The file that has the segment's name now.
+    fn open_again(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
+        let opened = self.vfs.open(&self.log.path(), OpenMode::Read);
+        opened.map_err(|error| if error.is_not_found() { self.changed() } else { error.into() })
     }
 
     fn changed(&self) -> SegmentError {
@@ -190,10 +197,8 @@ impl Segment {
     /// # Errors
     /// [`SegmentError::Changed`]; [`SegmentError::Io`].
     pub(crate) fn check_unchanged(&self) -> Result<(), SegmentError> {
-        let path = self.log.path();
-        let modified = self.vfs.metadata(&path)?.ok_or_else(|| self.changed())?.modified;
-        let opened = self.vfs.open(&path, OpenMode::Read);
-        let file = opened.map_err(|error| if error.is_not_found() { self.changed() } else { error.into() })?;
+        let modified = self.vfs.metadata(&self.log.path())?.ok_or_else(|| self.changed())?.modified;
+        let file = self.open_again()?;
         let found = self.traits(&*file, modified)?;
         let mut seen = self.seen.lock();
         if seen.sealed.is_none() && found.size == self.size() {
@@ -217,8 +222,7 @@ impl Segment {
         if !is_growing {
             return self.check_unchanged();
         }
-        let opened = self.vfs.open(&self.log.path(), OpenMode::Read);
-        let file = opened.map_err(|error| if error.is_not_found() { self.changed() } else { error.into() })?;
+        let file = self.open_again()?;
         self.check_last_batch(&*file, file.size()?)
     }
 

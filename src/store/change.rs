@@ -125,6 +125,7 @@ impl Shared {
             // An earlier attempt to create or delete it got stuck half way.
             Err(error) => {
                 let entry = admin.list.get(name).cloned().ok_or(error)?;
+                check_not_reserved(name)?;
                 let entry = TopicEntry { state: TopicState::Deleting, ..entry };
                 return Ok(admin.list.put(&*self.opener.vfs, &self.opener.root, entry)?);
             }
