@@ -7,8 +7,9 @@ mod support;
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use stratalog::vfs::{Effect, Fault, Operation};
+use stratalog::vfs::{Effect, Fault, Hook, Operation};
 use stratalog::{Appended, Clock, Durability, ErrorKind, LogError, Partition, Record};
 use support::{Rig, append, names_partition, offset, open, partition_of, read_all};
 
@@ -191,4 +192,40 @@ fn records_appended_after_a_truncation_are_synced_before_they_are_called_durable
     durable(&rig.partition, "new").unwrap();
     let image = open(Arc::new(rig.memory.crash_image()), &rig.clock);
     assert_eq!(values(&partition_of(&image)), ["old 0", "old 1", "old 2", "new"]);
+}
+
+#[test]
+fn a_sync_that_panics_takes_the_partition_offline_and_lets_nobody_wait_for_ever() {
+    let rig = Rig::new(&[]);
+    rig.vfs.hook(Hook::at(Operation::Sync).path(".log"), |_| panic!("in a sync"));
+    let panicking = rig.partition.clone();
+    assert!(thread::spawn(move || drop(durable(&panicking, "0"))).join().is_err());
+    assert_eq!(durable(&rig.partition, "1").unwrap_err().kind(), ErrorKind::Offline);
+    rig.partition.reopen().unwrap();
+    durable(&rig.partition, "2").unwrap();
+    let store = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+    assert_eq!(values(&partition_of(&store)), ["0", "2"]);
+}
+
+#[test]
+fn appends_wait_for_the_reopening_of_a_partition_that_is_online_and_go_on_after_it() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "before");
+    let gate = rig.vfs.block(Hook::at(Operation::ReadDir).path("/t-0"));
+    let reopening = thread::spawn({
+        let partition = rig.partition.clone();
+        move || partition.reopen().map(drop)
+    });
+    let is_reached = gate.wait_until_reached(Duration::from_secs(20));
+    let appending = thread::spawn({
+        let partition = rig.partition.clone();
+        move || durable(&partition, "meanwhile").map(drop)
+    });
+    thread::sleep(Duration::from_millis(20));
+    let has_waited = !appending.is_finished();
+    gate.release();
+    reopening.join().unwrap().unwrap();
+    appending.join().unwrap().unwrap();
+    assert!(is_reached && has_waited);
+    assert_eq!(values(&rig.partition), ["before", "meanwhile"]);
 }

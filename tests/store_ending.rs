@@ -8,10 +8,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stratalog::vfs::{FaultyVfs, Gate, Hook, MemoryVfs, Operation};
-use stratalog::{CompactionOptions, LogStore, ManualClock, Partition, Record, StoreError, StoreOptions, TopicConfig};
+use stratalog::{
+    CompactionOptions, Durability, LogStore, ManualClock, Offset, Partition, Record, StoreError, StoreOptions,
+    TopicConfig,
+};
 use support::{at, config, partition_of, read_all};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -139,6 +142,67 @@ fn an_append_that_is_under_way_is_over_before_the_store_ends_or_the_name_is_free
         ending.join().unwrap();
         let store = open(&vfs).unwrap();
         assert_eq!(read_all(&partition_of(&store)).len(), expected);
+    }
+}
+
+#[test]
+fn a_durable_append_that_is_under_way_is_durable_though_the_store_is_dropped_meanwhile() {
+    for operation in [Operation::Write, Operation::Sync] {
+        let memory = MemoryVfs::new();
+        let vfs = FaultyVfs::new(memory.clone());
+        let store = open(&vfs).unwrap();
+        let partition = store.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+        let gate = vfs.block(Hook::at(operation).path("/t-0/0"));
+        let append = thread::spawn({
+            let partition = partition.clone();
+            move || partition.append_with(&[Record::new("v")], Durability::Durable).map(drop)
+        });
+        assert!(gate.wait_until_reached(SOON));
+        let ending = thread::spawn(move || drop(store));
+        // The store is ending once it refuses whoever comes now.
+        while partition.read(Offset::ZERO).fetch().is_ok() {
+            thread::yield_now();
+        }
+        gate.release();
+        append.join().unwrap().unwrap();
+        ending.join().unwrap();
+        let store = open(&FaultyVfs::new(memory.crash_image())).unwrap();
+        assert_eq!(read_all(&partition_of(&store)).len(), 1, "{operation:?}");
+    }
+}
+
+#[test]
+fn closing_and_deleting_come_to_their_end_while_others_try_to_append_without_a_pause() {
+    type End = fn(LogStore);
+    let ends: [End; 3] = [|store| store.close().unwrap(), drop, |store| store.delete_topic("t").unwrap()];
+    for end in ends {
+        let vfs = FaultyVfs::new(MemoryVfs::new());
+        let store = open(&vfs).unwrap();
+        let partition = store.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let appending: Vec<_> = (0..8)
+            .map(|_| {
+                thread::spawn({
+                    let (partition, is_over) = (partition.clone(), Arc::clone(&is_over));
+                    move || {
+                        while !is_over.load(Ordering::SeqCst) {
+                            drop(partition.append(&[Record::new("v")]));
+                        }
+                    }
+                })
+            })
+            .collect();
+        thread::sleep(A_WHILE);
+        let ending = thread::spawn(move || end(store));
+        let deadline = Instant::now() + SOON;
+        while !ending.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let has_ended = ending.is_finished();
+        is_over.store(true, Ordering::SeqCst);
+        appending.into_iter().for_each(|thread| thread.join().unwrap());
+        ending.join().unwrap();
+        assert!(has_ended, "the end waited for those who came after it");
     }
 }
 

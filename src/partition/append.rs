@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::roll::{RollInput, draw_jitter, should_roll};
 use super::validate::Rules;
-use super::{Inner, LogError, Partition, Writer, load, store};
+use super::{Inner, Inside, LogError, Partition, Writer, load, store};
 use crate::config::{CompressionType, TopicSettings};
 use crate::format::{
     BatchBuilder, BatchHeader, BatchOptions, Compression, ProducerStamp, Record, RecordBatch, TransactionMarker,
@@ -161,7 +161,7 @@ impl Inner {
         if records.is_empty() {
             return Err(LogError::NoRecords { partition: self.id.clone() });
         }
-        self.check_writable()?;
+        let inside = self.enter_writable()?;
         let settings = self.current_settings();
         let now = self.clock.now();
         let rules = Rules { partition: &self.id, settings: &settings, now };
@@ -179,12 +179,12 @@ impl Inner {
             let bytes = builder.finish().map_err(|source| rules.invalid(source))?;
             rules.check_size(bytes.len())?;
             let draft = Draft { bytes, count, max_timestamp, append_time, origin: producer.into() };
-            self.commit(&settings, draft, durability)
+            self.commit(&inside, &settings, draft, durability)
         })
     }
 
     fn append_encoded(&self, bytes: &[u8], durability: Durability) -> Result<Appended, LogError> {
-        self.check_writable()?;
+        let inside = self.enter_writable()?;
         let settings = self.current_settings();
         let now = self.clock.now();
         let rules = Rules { partition: &self.id, settings: &settings, now };
@@ -205,22 +205,23 @@ impl Inner {
         set_timestamps(&mut own, kind, max_timestamp).map(|_| ()).map_err(|source| rules.invalid(source))?;
         let count = batch.header().record_count();
         let draft = Draft { bytes: &mut own, count, max_timestamp, append_time, origin: producer.into() };
-        self.commit(&settings, draft, durability)
+        self.commit(&inside, &settings, draft, durability)
     }
 
     /// Gives the batch its offsets and writes it under the append lock, then waits for `durability` outside of it.
     pub(super) fn commit(
         &self,
+        _inside: &Inside<'_>,
         settings: &TopicSettings,
         draft: Draft<'_>,
         durability: Durability,
     ) -> Result<Appended, LogError> {
-        let _inside = self.enter_writable()?;
         let mut writer = self.writer.lock();
         self.check_online()?;
+        let generation = self.generation();
         if let Some(known) = self.admit(&draft)? {
             drop(writer);
-            return self.answer_duplicate(known, draft.append_time, durability);
+            return self.answer_duplicate(known, draft.append_time, durability, generation);
         }
         let base_offset = load(&self.log_end);
         let end = base_offset.checked_add(u64::from(draft.count)).ok_or_else(|| LogError::TooLarge {
@@ -235,6 +236,7 @@ impl Inner {
             .map_err(|source| LogError::InvalidBatch { partition: self.id.clone(), source })?;
         let facts = BatchFacts { last_offset, max_timestamp: draft.max_timestamp };
         let active = self.segment_for(&mut writer, settings, draft.bytes.len(), facts)?;
+        let begins_segment = active.size() == 0;
         if let Err(error) = active.write(draft.bytes, last_offset) {
             return Err(self.undo_write(&active, self.wrap(error)));
         }
@@ -253,10 +255,13 @@ impl Inner {
         self.counters.appended_bytes.add(draft.bytes.len() as u64);
         let is_due = end.since(load(&self.recovery_point)) >= settings.flush_messages;
         if durability == Durability::Durable || is_due {
-            self.make_durable(end)?;
+            self.make_durable(end, Some(generation))?;
         }
-        // This append has succeeded. Where that fails, the partition is offline from now on.
-        self.sync_sealed_if_many().ok();
+        self.residency.unsynced.relieve();
+        if begins_segment {
+            // This append has succeeded. Where that fails, the partition is offline from now on.
+            self.sync_sealed_if_many().ok();
+        }
         let (timestamp, durability) = (draft.append_time, self.reached(end));
         Ok(Appended { base_offset, last_offset, timestamp, durability, is_duplicate: false })
     }
@@ -266,9 +271,12 @@ impl Inner {
         if load(&self.recovery_point) >= end { Durability::Durable } else { Durability::Written }
     }
 
-    /// Cuts off what a failed write left. Where that fails too, nobody knows what stands there: the partition goes offline.
+    /// Cuts off what a failed write left, unless it couldn't even begin. Where that fails too, nobody knows what stands there: the
+    /// partition goes offline.
     fn undo_write(&self, active: &Segment, error: LogError) -> LogError {
-        if let Err(second) = active.cut_back() {
+        if !error.failed_to_open()
+            && let Err(second) = active.cut_back()
+        {
             self.go_offline(&self.wrap(second));
         }
         error

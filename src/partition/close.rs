@@ -24,7 +24,7 @@ impl Partition {
         let mut writer = self.inner.writer.lock();
         self.inner.check_online()?;
         // Appends that came in since the flush end here too.
-        self.inner.make_durable(self.log_end_offset())?;
+        self.inner.make_durable(self.log_end_offset(), None)?;
         self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
         self.inner.sync_snapshots()?;
         let active = Arc::clone(self.inner.list().active());

@@ -143,6 +143,11 @@ impl LogError {
         Self::Segment { partition: partition.clone(), source: source.into() }
     }
 
+    /// Whether a file could not even be opened; see [`IoError::failed_to_open`](crate::vfs::IoError::failed_to_open).
+    pub(crate) fn failed_to_open(&self) -> bool {
+        matches!(self, Self::Segment { source: SegmentError::Io(error), .. } if error.failed_to_open())
+    }
+
     /// What this error means for a caller.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

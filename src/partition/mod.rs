@@ -83,6 +83,7 @@ use cleaning::CleaningLock;
 use cuts::CutGauge;
 use delete::Removals;
 use epochs::EpochCache;
+use inside::Status;
 use notes::Ceiling;
 use producers::ProducerTable;
 use segments::SegmentList;
@@ -112,7 +113,7 @@ struct Inner {
     read_only: bool,
     residency: Arc<Residency>,
     settings: RwLock<Arc<TopicSettings>>,
-    status: RwLock<Status>,
+    status: Status,
     /// Replaced by whoever holds `writer`; readers clone it.
     segments: RwLock<SegmentList>,
     log_end: AtomicI64,
@@ -149,14 +150,6 @@ struct Inner {
     /// The damage that made compaction give up.
     uncleanable: Mutex<Option<String>>,
     cut_files: CutGauge,
-}
-
-/// Whether the partition can be used.
-#[derive(Debug, Clone)]
-enum Status {
-    Online,
-    Offline(String),
-    Closed,
 }
 
 /// Tells a log from what a cut or a reopening made of it.

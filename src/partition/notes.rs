@@ -77,7 +77,7 @@ impl Inner {
         let ceiling = *self.ceiling.lock();
         let list = self.list();
         let first = list.first().base_offset();
-        let is_complete = self.check_online().is_ok() && !self.has_unwritten_aborted();
+        let is_complete = self.status.is_online() && !self.has_unwritten_aborted();
         let verified = is_complete.then(|| VerifiedPoint::of(list.active()));
         let mut line = NoteLine {
             recovery_point: load(&self.recovery_point).min(load(&self.log_end)),

@@ -31,7 +31,7 @@ use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
 use super::sync::Rewrite;
 use super::wait::Waiters;
-use super::{Inner, LogError, Partition, Status, Writer, load};
+use super::{Inner, LogError, Partition, Writer, load};
 use crate::clock::{Clock, Moment};
 use crate::config::TopicSettings;
 use crate::format::LeaderEpochCheckpoint;
@@ -184,7 +184,7 @@ impl Partition {
             read_only: params.read_only,
             residency: params.residency,
             settings: RwLock::new(params.settings),
-            status: RwLock::new(Status::Online),
+            status: super::inside::Status::default(),
             log_end: AtomicI64::new(opened.log_end.value()),
             log_start: AtomicI64::new(opened.log_start.value()),
             recovery_point: AtomicI64::new(recovery_point.value()),
@@ -230,10 +230,14 @@ impl Partition {
         let report = {
             let mut writer = inner.writer.lock();
             inner.check_reopenable()?;
-            // Whatever fails from here on leaves the partition offline, and its files for the next try to verify.
-            inner.begin_reopening()?;
-            let report = inner.between_syncs(|| self.reopen_files(&mut writer))?;
-            *inner.status.write() = Status::Online;
+            // Whatever fails from here on leaves the partition offline, and its files for the next try to verify. Appends that
+            // come meanwhile wait for the outcome.
+            inner.status.begin_reopening();
+            let report = inner.carry_out(|| {
+                inner.renew_notes()?;
+                inner.between_syncs(|| self.reopen_files(&mut writer))
+            })?;
+            inner.status.come_back();
             writer.last_flush = Moment::of(&*inner.clock);
             report
         };
@@ -293,16 +297,9 @@ impl Partition {
 }
 
 impl Inner {
-    fn begin_reopening(&self) -> Result<(), LogError> {
-        if self.check_online().is_ok() {
-            *self.status.write() = Status::Offline("it was being reopened, and that failed".to_owned());
-        }
-        self.renew_notes()
-    }
-
     /// Makes the log durable, up to `end`, and lets the notes say so.
     fn finish_reopening(&self, end: Offset) -> Result<(), LogError> {
-        self.make_durable(end)?;
+        self.make_durable(end, None)?;
         self.lift_ceiling();
         self.renew_notes()
     }

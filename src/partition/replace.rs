@@ -33,7 +33,7 @@ struct Swap {
 impl Partition {
     /// Which log this is; see [`Partition::replace`].
     pub(crate) fn generation(&self) -> Generation {
-        Generation(self.inner.generation.load(Ordering::Acquire))
+        self.inner.generation()
     }
 
     /// Puts finished `replacements` in the place of `sources`, a run of sealed segments. Sources that retention removed
@@ -64,12 +64,16 @@ impl Partition {
             let removed = self.inner.remove_files(&replacements);
             return prepared.and(removed).map(|()| false);
         };
-        self.inner.swap(&swap).inspect_err(|error| self.inner.go_offline(error))?;
+        self.inner.carry_out(|| self.inner.swap(&swap))?;
         Ok(true)
     }
 }
 
 impl Inner {
+    pub(super) fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::Acquire))
+    }
+
     /// What can still fail without harm; takes out of `replacements` what ends up in the swap. `None` when the log has changed.
     fn prepare_swap(
         &self,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::append::{Draft, Origin};
 use super::producers::{BatchTrace, ProducerError};
-use super::{Appended, Durability, Inner, LogError, Partition, load};
+use super::{Appended, Durability, Generation, Inner, LogError, Partition, load};
 use crate::format::{
     BatchHeader, Compression, ProducerEntry, ProducerStamp, Record, RecordBatch, TransactionMarker, marker_batch,
 };
@@ -101,12 +101,12 @@ impl Partition {
 
 impl Inner {
     fn append_marker(&self, marker: &TransactionMarker, durability: Durability) -> Result<Appended, LogError> {
-        self.check_writable()?;
+        let inside = self.enter_writable()?;
         let settings = self.current_settings();
         let mut bytes = marker_batch(marker);
         let (max_timestamp, origin) = (Some(marker.timestamp), Origin::Marker(*marker));
         let draft = Draft { bytes: &mut bytes, count: 1, max_timestamp, append_time: None, origin };
-        self.commit(&settings, draft, durability)
+        self.commit(&inside, &settings, draft, durability)
     }
 
     /// Whether the log may take what a producer sends; `Some` for a batch that it has.
@@ -125,10 +125,11 @@ impl Inner {
         known: BatchTrace,
         append_time: Option<Timestamp>,
         durability: Durability,
+        written_in: Generation,
     ) -> Result<Appended, LogError> {
         let end = known.last_offset.next();
         if durability == Durability::Durable {
-            self.make_durable(end)?;
+            self.make_durable(end, Some(written_in))?;
         }
         Ok(Appended {
             base_offset: known.first_offset,

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Inner, LogError, Partition, load, store};
+use super::{Generation, Inner, LogError, Partition, load, store};
 use crate::clock::Moment;
 use crate::segment::Segment;
 use crate::types::{Offset, Position};
@@ -35,6 +35,16 @@ pub(super) struct GroupCommit {
     rewrites: Mutex<Vec<Rewrite>>,
     /// The offsets of producer snapshots that were written and not synced since, and whether a sync failed.
     snapshots: Mutex<BTreeMap<Offset, bool>>,
+}
+
+/// The turn of the one who syncs. However that ends, the next one gets it.
+struct Turn<'a>(&'a GroupCommit);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.running.lock() = false;
+        self.0.ended.notify_all();
+    }
 }
 
 /// Bytes that must be written again before a sync makes them durable.
@@ -58,8 +68,9 @@ impl Partition {
             return Ok(());
         }
         let _inside = self.inner.enter_writable()?;
-        self.inner.make_durable(self.log_end_offset())?;
-        self.inner.secure_snapshots(Offset::MAX)?;
+        self.inner.make_durable(self.log_end_offset(), None)?;
+        // Those that can't be synced now stay in line: no record rests on them.
+        self.inner.secure_snapshots(Offset::MAX).ok();
         self.inner.writer.lock().last_flush = Moment::of(&*self.inner.clock);
         Ok(())
     }
@@ -73,9 +84,16 @@ impl Partition {
 }
 
 impl Inner {
-    /// Returns once everything below `end` is durable, by an own sync or by somebody else's.
-    pub(super) fn make_durable(&self, end: Offset) -> Result<(), LogError> {
-        let is_done = || load(&self.recovery_point) >= end && self.commits.sealed.lock().is_empty();
+    /// Returns once everything below `end` is durable, by an own sync or by somebody else's. Where that was `written_in` another log
+    /// than the one that stands now, nobody knows whether it is still there.
+    pub(super) fn make_durable(&self, end: Offset, written_in: Option<Generation>) -> Result<(), LogError> {
+        let is_done = || {
+            if written_in.is_some_and(|written_in| written_in != self.generation()) {
+                let reason = "the log was cut or reopened before the append was synced".to_owned();
+                return Err(LogError::Offline { partition: self.id.clone(), reason });
+            }
+            Ok(load(&self.recovery_point) >= end && self.commits.sealed.lock().is_empty())
+        };
         self.lead_sync(is_done, || self.sync_all())
     }
 
@@ -84,7 +102,7 @@ impl Inner {
         if self.commits.sealed.lock().is_empty() {
             return Ok(false);
         }
-        let is_done = || self.commits.sealed.lock().is_empty();
+        let is_done = || Ok(self.commits.sealed.lock().is_empty());
         self.lead_sync(is_done, || {
             let end = self.list().active().base_offset();
             self.sync_up_to(end, |_| self.sync_pending().map(|_| ()))
@@ -101,24 +119,26 @@ impl Inner {
         Ok(())
     }
 
-    /// Lets one caller at a time `sync`; the others wait for the end of it, and go on when that made them `is_done`.
+    /// Lets one caller at a time `sync`; the others wait for the end of it, and go on when that made them `is_done`. All of them are
+    /// inside, and come to their end also when the partition is closed meanwhile.
     fn lead_sync(
         &self,
-        is_done: impl Fn() -> bool,
+        is_done: impl Fn() -> Result<bool, LogError>,
         sync: impl FnOnce() -> Result<(), LogError>,
     ) -> Result<(), LogError> {
         loop {
             let mut running = self.commits.running.lock();
-            if is_done() {
+            if is_done()? {
                 return Ok(());
             }
-            self.check_online()?;
+            self.check_not_offline()?;
             if !*running {
                 *running = true;
                 drop(running);
+                let _turn = Turn(&self.commits);
+                let pending = self.pending();
                 let result = sync();
-                *self.commits.running.lock() = false;
-                self.commits.ended.notify_all();
+                pending.end();
                 return result;
             }
             self.commits.ended.wait(&mut running);
@@ -131,15 +151,18 @@ impl Inner {
         self.sync_up_to(end, |from| self.sync_segments(from))
     }
 
-    /// Does `sync` and moves the recovery point to `end`. What can't be synced takes the partition offline.
+    /// Does `sync` and moves the recovery point to `end`. A sync that fails takes the partition offline; one that can't begin, because
+    /// a file can't be opened, leaves all as it was.
     fn sync_up_to(&self, end: Offset, sync: impl FnOnce(Offset) -> Result<(), LogError>) -> Result<(), LogError> {
         self.persist_notes_of_batches()?;
         let from = load(&self.recovery_point);
         let result = sync(from);
         if let Err(error) = &result {
             self.counters.sync_failures.add(1);
-            self.go_offline(error);
-            self.distrust_verified();
+            if !error.failed_to_open() {
+                self.go_offline(error);
+                self.distrust_verified();
+            }
             return result;
         }
         self.recovery_point.fetch_max(end.value(), Ordering::AcqRel);
@@ -184,18 +207,30 @@ impl Inner {
             Err(error) if self.holds(&active) => return Err(self.wrap(error)),
             _ => {}
         }
-        let is_folder_synced = self.sync_snapshots()?;
+        // A snapshot is a hint. What of them can't be synced now stays in line.
+        let is_folder_synced = self.sync_snapshots().unwrap_or(false);
         if !is_folder_synced && (has_synced || active.base_offset() >= from) {
             self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
         }
         Ok(())
     }
 
-    /// Writes again what must be, and syncs the sealed segments; returns whether there were any.
+    /// Writes again what must be, and syncs the sealed segments; returns whether there were any. Where a file can't be opened, all of
+    /// them stay in line.
     fn sync_pending(&self) -> Result<bool, LogError> {
-        self.write_again()?;
+        let rewrites = std::mem::take(&mut *self.commits.rewrites.lock());
         let sealed = std::mem::take(&mut *self.commits.sealed.lock());
-        for segment in &sealed {
+        let has_sealed = !sealed.is_empty();
+        let result = self.write_again(&rewrites).and_then(|()| self.sync_each(&sealed));
+        if result.as_ref().is_err_and(LogError::failed_to_open) {
+            self.commits.rewrites.lock().splice(0..0, rewrites);
+            self.commits.sealed.lock().splice(0..0, sealed);
+        }
+        result.map(|()| has_sealed)
+    }
+
+    fn sync_each(&self, sealed: &[Arc<Segment>]) -> Result<(), LogError> {
+        for segment in sealed {
             match segment.sync_all() {
                 Ok(()) => segment.release(),
                 // Retention or truncation removed it meanwhile: there is nothing left to sync.
@@ -203,15 +238,11 @@ impl Inner {
                 Err(error) => return Err(self.wrap(error)),
             }
         }
-        if !sealed.is_empty() {
-            self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
-        }
-        Ok(!sealed.is_empty())
+        if sealed.is_empty() { Ok(()) } else { self.sync_folder() }
     }
 
-    fn write_again(&self) -> Result<(), LogError> {
-        let due = std::mem::take(&mut *self.commits.rewrites.lock());
-        for Rewrite { segment, from, to } in &due {
+    fn write_again(&self, due: &[Rewrite]) -> Result<(), LogError> {
+        for Rewrite { segment, from, to } in due {
             match segment.write_again(*from, *to) {
                 Err(error) if self.holds(segment) => return Err(self.wrap(error)),
                 _ => {}

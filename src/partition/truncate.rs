@@ -82,7 +82,7 @@ impl Inner {
         let Some(plan) = self.plan_cut(offset)? else { return self.start_over(writer, offset) };
         self.require_no_marks()?;
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.carry_out_cut(writer, plan, offset).inspect_err(|error| self.go_offline(error))
+        self.carry_out(|| self.carry_out_cut(writer, plan, offset))
     }
 
     fn plan_cut(&self, offset: Offset) -> Result<Option<CutPlan>, LogError> {
@@ -163,7 +163,7 @@ impl Inner {
     fn start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
         self.require_no_marks()?;
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.carry_out_start_over(writer, offset).inspect_err(|error| self.go_offline(error))
+        self.carry_out(|| self.carry_out_start_over(writer, offset))
     }
 
     fn carry_out_start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Partition, Status};
+use super::Partition;
 use crate::types::Offset;
 
 /// How often a partition that another process writes is looked at.
@@ -78,8 +78,7 @@ impl Partition {
         if self.inner.read_only {
             return self.poll_until(deadline, is_there);
         }
-        let closed = || matches!(*self.inner.status.read(), Status::Closed);
-        self.inner.waiters.wait(deadline, || is_there() || closed());
+        self.inner.waiters.wait(deadline, || is_there() || self.inner.status.is_closed());
         is_there()
     }
 
@@ -98,8 +97,7 @@ impl Partition {
                 return false;
             }
             let next = now.checked_add(POLL);
-            let is_closed = || matches!(*self.inner.status.read(), Status::Closed);
-            self.inner.waiters.wait(next.min(deadline).or(next), || is_there() || is_closed());
+            self.inner.waiters.wait(next.min(deadline).or(next), || is_there() || self.inner.status.is_closed());
         }
     }
 }

@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use super::descriptor::Descriptor;
 use super::error::SegmentError;
 use super::offset_index::relative;
 use super::residency::{Kept, Residency, Slot};
 use crate::format::{BatchHeader, FormatError, RecordBatch};
 use crate::types::{Offset, Position};
-use crate::vfs::{OpenMode, Vfs, VfsFile};
+use crate::vfs::{IoError, OpenMode, Vfs, VfsFile};
 
 /// Bytes that are read at once while looking for anything but zeros.
 const ZERO_CHUNK: u64 = 1024 * 1024;
@@ -37,9 +38,8 @@ pub(crate) const LOG_SIZE_MAX: u64 = i32::MAX as u64;
 pub(crate) struct LogFile {
     vfs: Arc<dyn Vfs>,
     path: RwLock<PathBuf>,
-    /// Opened by the first write or copying read, kept until [`LogFile::release`] or until the store's budget needs the room.
-    /// Mapping doesn't keep it: a log of many sealed segments may be read without holding a descriptor for each.
-    file: Arc<Slot<OpenFile>>,
+    /// Mapping doesn't keep it open: a log of many sealed segments may be read without holding a descriptor for each.
+    descriptor: Arc<Descriptor>,
     /// Whether the name may become another file's: then this one stays open or mapped.
     held: AtomicBool,
     /// The mapped prefix; grows by replacement.
@@ -55,20 +55,6 @@ pub(crate) struct LogFile {
     residency: Arc<Residency>,
 }
 
-/// An open file, or none.
-#[derive(Debug, Default)]
-struct OpenFile {
-    file: Option<Arc<dyn VfsFile>>,
-    /// Whether bytes were written and not synced since. Closing the file then could lose the report of a write-back that failed.
-    unsynced: AtomicBool,
-}
-
-impl Kept for OpenFile {
-    fn may_go(&self) -> bool {
-        !self.unsynced.load(Ordering::Acquire)
-    }
-}
-
 impl Kept for Bytes {
     fn may_go(&self) -> bool {
         true
@@ -79,10 +65,11 @@ impl LogFile {
     /// A file of which the first `size` bytes are batches. It is opened when first used. `mappable` is false when another
     /// process may cut the file.
     pub(crate) fn new(vfs: Arc<dyn Vfs>, path: PathBuf, size: u64, mappable: bool, read_only: bool) -> Self {
+        let residency = Arc::default();
         Self {
             vfs,
             path: RwLock::new(path),
-            file: Slot::new(OpenFile::default()),
+            descriptor: Descriptor::new(&residency),
             held: AtomicBool::new(false),
             map: Slot::new(Bytes::new()),
             size: AtomicU64::new(size),
@@ -90,13 +77,13 @@ impl LogFile {
             mappable,
             read_only,
             has_ended: AtomicBool::new(false),
-            residency: Arc::default(),
+            residency,
         }
     }
 
     /// Counts what this one keeps open or mapped in `residency`.
     pub(crate) fn within(self, residency: &Arc<Residency>) -> Self {
-        Self { residency: Arc::clone(residency), ..self }
+        Self { residency: Arc::clone(residency), descriptor: Descriptor::new(residency), ..self }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -119,25 +106,12 @@ impl LogFile {
 
     /// The open file.
     pub(crate) fn file(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
-        if let Some(file) = &self.file.read().file {
-            return Ok(Arc::clone(file));
-        }
-        let file = {
-            let mut slot = self.file.write();
-            let file = self.open_unless(slot.file.as_ref())?;
-            slot.file = Some(Arc::clone(&file));
-            file
-        };
-        self.file.admit(&self.residency.files);
-        Ok(file)
+        Ok(self.descriptor.get(|| self.open())?)
     }
 
-    fn open_unless(&self, open: Option<&Arc<dyn VfsFile>>) -> Result<Arc<dyn VfsFile>, SegmentError> {
+    fn open(&self) -> Result<Arc<dyn VfsFile>, IoError> {
         let mode = if self.read_only { OpenMode::Read } else { OpenMode::Write };
-        match open {
-            Some(file) => Ok(Arc::clone(file)),
-            None => Ok(self.vfs.open(&self.path(), mode)?),
-        }
+        self.vfs.open(&self.path(), mode)
     }
 
     /// Notes that another process won't append any more: what isn't all there is damage from now on.
@@ -147,8 +121,7 @@ impl LogFile {
 
     /// Goes on with a file that was just opened under this one's name.
     pub(crate) fn adopt(&self, file: &Arc<dyn VfsFile>) {
-        *self.file.write() = OpenFile { file: Some(Arc::clone(file)), unsynced: AtomicBool::new(false) };
-        self.file.admit(&self.residency.files);
+        self.descriptor.adopt(file);
     }
 
     /// Writes `bytes` behind the published length without publishing them. After an error any part of them may have been
@@ -162,19 +135,9 @@ impl LogFile {
         Ok(self.file_to_write()?.write_at(bytes, at)?)
     }
 
-    /// The open file, which the budget leaves alone until it is synced.
+    /// The open file, which stays open until it is synced.
     pub(super) fn file_to_write(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
-        {
-            let slot = self.file.read();
-            if let Some(file) = &slot.file {
-                slot.unsynced.store(true, Ordering::Release);
-                return Ok(Arc::clone(file));
-            }
-        }
-        let mut slot = self.file.write();
-        let file = self.open_unless(slot.file.as_ref())?;
-        *slot = OpenFile { file: Some(Arc::clone(&file)), unsynced: AtomicBool::new(true) };
-        Ok(file)
+        Ok(self.descriptor.get_to_write(|| self.open())?)
     }
 
     /// Sets how many bytes readers may see.
@@ -189,32 +152,25 @@ impl LogFile {
 
     /// Makes the published bytes durable. Nobody waits for it but the caller.
     pub(crate) fn sync(&self) -> Result<(), SegmentError> {
-        let file = self.file()?;
-        self.file.read().unsynced.store(false, Ordering::Release);
-        let result = file.sync_data();
-        if result.is_err() {
-            self.file.read().unsynced.store(true, Ordering::Release);
-        }
-        self.file.admit(&self.residency.files);
-        Ok(result?)
+        Ok(self.descriptor.sync(&*self.file()?)?)
     }
 
     /// Closes the file until it is used again, unless it is [held](Self::hold).
     pub(crate) fn release(&self) {
         if !self.held.load(Ordering::Acquire) {
-            *self.file.write() = OpenFile::default();
+            self.descriptor.release();
         }
     }
 
     /// Whether a map or an open file is kept.
     pub(crate) fn is_kept(&self) -> bool {
-        !self.map.read().is_empty() || self.file.read().file.is_some()
+        !self.map.read().is_empty() || self.descriptor.opened().is_some()
     }
 
     /// Lets go of map and file, as far as they may be opened again.
     pub(crate) fn let_go(&self) {
         self.map.empty();
-        self.file.empty();
+        self.descriptor.let_go();
     }
 
     /// Maps or opens the file for good, so that it stays readable after it was renamed and removed.
@@ -226,9 +182,9 @@ impl LogFile {
     /// Maps or opens the file and keeps it so. A map is no descriptor, of which a process has few.
     fn pin(&self) -> Result<(), SegmentError> {
         self.map.pin();
-        self.file.pin();
+        self.descriptor.pin();
         let published = self.size();
-        if self.map.read().len() as u64 >= published || self.file.read().file.is_some() {
+        if self.map.read().len() as u64 >= published || self.descriptor.opened().is_some() {
             return Ok(());
         }
         if self.mappable && self.read_mapped(0, published, published).is_ok() {
@@ -240,7 +196,7 @@ impl LogFile {
     fn unpin(&self) {
         if !self.held.load(Ordering::Acquire) {
             self.map.unpin();
-            self.file.unpin();
+            self.descriptor.unpin();
         }
     }
 
@@ -252,7 +208,7 @@ impl LogFile {
         }
         self.unpin();
         self.map.admit(&self.residency.maps);
-        self.file.admit(&self.residency.files);
+        self.descriptor.admit();
         renamed
     }
 
@@ -293,7 +249,7 @@ impl LogFile {
         let found = {
             let mut map = self.map.write();
             if (map.len() as u64) < published {
-                let file = self.open_unless(self.file.read().file.as_ref())?;
+                let file = self.descriptor.opened().map_or_else(|| self.open(), Ok)?;
                 *map = file.map(published)?;
             }
             slice(&map, start, end).unwrap_or_default()

@@ -6,6 +6,7 @@
 //! What it leaves to the partition: which offsets are valid, when to roll, which segments exist.
 
 mod cleaned;
+mod descriptor;
 mod error;
 mod follow;
 mod glance;

@@ -6,7 +6,7 @@
 //! the file again.
 //!
 //! Slots that must stay, because the name of their file may become another file's or because bytes were not synced yet, leave
-//! the budget; [`Slot::admit`] brings them back.
+//! the budget; [`Slot::admit`] brings them back. The latter have a limit of their own (`descriptor.rs`).
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -15,11 +15,14 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::descriptor::UnsyncedFiles;
+
 /// Maps and copies of files that a store keeps. Linux allows a process 65,530 maps by default.
 const MAPS_MAX: usize = 8192;
 
-/// Open files that a store keeps.
-const FILES_MAX: usize = 1024;
+/// Open files that a store keeps, half of them with bytes that were not synced. Those are more than most stores have partitions:
+/// above that, an append waits for a sync.
+const FILES_MAX: usize = 8192;
 
 /// What is kept in a [`Slot`]; its default is to keep nothing.
 pub(crate) trait Kept: Default + Debug + Send + Sync + 'static {
@@ -143,6 +146,7 @@ impl Budget {
 pub(crate) struct Residency {
     pub maps: Budget,
     pub files: Budget,
+    pub unsynced: UnsyncedFiles,
 }
 
 impl Residency {
@@ -153,7 +157,9 @@ impl Residency {
     }
 
     pub(crate) fn new(maps_max: usize, files_max: usize) -> Self {
-        Self { maps: Budget::new(maps_max), files: Budget::new(files_max) }
+        let unsynced_max = files_max / 2;
+        let files = Budget::new(files_max - unsynced_max);
+        Self { maps: Budget::new(maps_max), files, unsynced: UnsyncedFiles::new(unsynced_max) }
     }
 }
 

@@ -122,8 +122,8 @@ impl TxnIndex {
             && entries.iter().all(can_have_been))
     }
 
-    /// Adds an entry; its marker must lie in the segment, behind the last entry's. On a full disk it is in memory until
-    /// [`TxnIndex::persist`] writes it.
+    /// Adds an entry; its marker must lie in the segment, behind the last entry's. On a full disk, and where the file can't be opened,
+    /// it is in memory until [`TxnIndex::persist`] writes it.
     pub(crate) fn append(&self, entry: AbortedTransaction, log_size: u64) -> Result<(), SegmentError> {
         let _file = self.file.lock();
         let entries = self.entries(log_size)?;
@@ -138,7 +138,7 @@ impl TxnIndex {
         self.state.lock().changes += 1;
         self.change(entries, |entries| entries.push(entry));
         match self.write_pending() {
-            Err(error) if error.kind() != ErrorKind::StorageFull => {
+            Err(error) if !may_be_written_later(&error) => {
                 let entries = self.entries(log_size)?;
                 self.change(entries, |entries| _ = entries.pop());
                 Err(error)
@@ -303,6 +303,11 @@ fn unless_missing(result: Result<(), IoError>) -> Result<(), IoError> {
         Err(error) if error.is_not_found() => Ok(()),
         other => other,
     }
+}
+
+/// Whether nothing but room on the disk or a descriptor was missing.
+fn may_be_written_later(error: &SegmentError) -> bool {
+    error.kind() == ErrorKind::StorageFull || matches!(error, SegmentError::Io(error) if error.failed_to_open())
 }
 
 #[cfg(test)]

@@ -119,9 +119,8 @@ impl Vfs for DiskVfs {
     fn sync_dir(&self, path: &Path) -> Result<(), IoError> {
         // The parent of a relative path of one name is the empty path, which stands for the current folder.
         let folder = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        File::open(folder)
-            .and_then(|opened| opened.sync_all())
-            .map_err(|source| IoError::new("sync folder", path, source))
+        let opened = File::open(folder).map_err(|source| IoError::new("open", path, source))?;
+        opened.sync_all().map_err(|source| IoError::new("sync folder", path, source))
     }
 
     fn lock_dir(&self, path: &Path) -> Result<Box<dyn DirLock>, IoError> {

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::types::ErrorKind;
 
+/// `EMFILE` and `ENFILE`: only opening needs a descriptor, whatever the operation is called.
+const OUT_OF_DESCRIPTORS: [Option<i32>; 2] =
+    [Some(rustix::io::Errno::MFILE.raw_os_error()), Some(rustix::io::Errno::NFILE.raw_os_error())];
+
 /// An operation on a file or folder that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}: {source}", path.display())]
@@ -43,6 +47,13 @@ impl IoError {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Whether a file or folder could not even be opened, for want of descriptors for example: nothing was written or synced then,
+    /// and a later try may succeed.
+    #[must_use]
+    pub fn failed_to_open(&self) -> bool {
+        self.operation == "open" || OUT_OF_DESCRIPTORS.contains(&self.source.raw_os_error())
     }
 
     /// What this error means for a caller.

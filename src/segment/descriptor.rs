@@ -1,0 +1,266 @@
+//! The open file behind one `.log`, and how many of them may have bytes that were not synced.
+//!
+//! A file with such bytes stays open: closing it could lose the report of a write-back that failed. So these files don't count
+//! among those that the budget closes at will ([`super::residency`]) but have a limit of their own for a store. Above
+//! it the oldest is synced, by whoever wrote last and outside of the locks of its log. A sync that fails there is told to the next sync of
+//! that file: the operating system reports a failure once, and who synced last doesn't know whose records were lost.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::residency::{Kept, Residency, Slot};
+use crate::vfs::{IoError, VfsFile};
+
+/// An open file, or none.
+#[derive(Debug, Default)]
+pub(super) struct OpenFile {
+    file: Option<Arc<dyn VfsFile>>,
+    /// Whether bytes were written and not synced since.
+    unsynced: AtomicBool,
+}
+
+impl Kept for OpenFile {
+    fn may_go(&self) -> bool {
+        !self.unsynced.load(Ordering::Acquire)
+    }
+}
+
+/// Opened by the first write or copying read, kept until [`Descriptor::release`] or until the store's budget needs the room.
+#[derive(Debug)]
+pub(super) struct Descriptor {
+    slot: Arc<Slot<OpenFile>>,
+    /// The first sync that failed, by its path and kind of error. Held over every sync.
+    failed: Mutex<Option<(PathBuf, ErrorKind)>>,
+    /// Whether the store's list of unsynced files has it.
+    listed: AtomicBool,
+    residency: Arc<Residency>,
+}
+
+impl Descriptor {
+    pub(super) fn new(residency: &Arc<Residency>) -> Arc<Self> {
+        Arc::new(Self {
+            slot: Slot::new(OpenFile::default()),
+            failed: Mutex::default(),
+            listed: AtomicBool::new(false),
+            residency: Arc::clone(residency),
+        })
+    }
+
+    /// The open file, as far as there is one.
+    pub(super) fn opened(&self) -> Option<Arc<dyn VfsFile>> {
+        self.slot.read().file.clone()
+    }
+
+    /// The file, opened with `open` if it isn't.
+    pub(super) fn get(
+        &self,
+        open: impl FnOnce() -> Result<Arc<dyn VfsFile>, IoError>,
+    ) -> Result<Arc<dyn VfsFile>, IoError> {
+        if let Some(file) = self.opened() {
+            return Ok(file);
+        }
+        let file = {
+            let mut slot = self.slot.write();
+            let file = slot.file.clone().map_or_else(open, Ok)?;
+            slot.file = Some(Arc::clone(&file));
+            file
+        };
+        self.admit();
+        Ok(file)
+    }
+
+    /// As [`Descriptor::get`], to write to it: from here on it stays open until it is synced.
+    pub(super) fn get_to_write(
+        self: &Arc<Self>,
+        open: impl FnOnce() -> Result<Arc<dyn VfsFile>, IoError>,
+    ) -> Result<Arc<dyn VfsFile>, IoError> {
+        let opened = {
+            let slot = self.slot.read();
+            slot.file.clone().inspect(|_| slot.unsynced.store(true, Ordering::Release))
+        };
+        let file = match opened {
+            Some(file) => file,
+            None => {
+                let mut slot = self.slot.write();
+                let file = slot.file.clone().map_or_else(open, Ok)?;
+                *slot = OpenFile { file: Some(Arc::clone(&file)), unsynced: AtomicBool::new(true) };
+                file
+            }
+        };
+        if !self.listed.load(Ordering::Relaxed) {
+            self.residency.unsynced.add(self);
+        }
+        Ok(file)
+    }
+
+    /// Goes on with a file that was just opened under this one's name.
+    pub(super) fn adopt(&self, file: &Arc<dyn VfsFile>) {
+        *self.slot.write() = OpenFile { file: Some(Arc::clone(file)), unsynced: AtomicBool::new(false) };
+        self.admit();
+    }
+
+    /// Makes durable what was written to `file`, the open one.
+    pub(super) fn sync(&self, file: &dyn VfsFile) -> Result<(), IoError> {
+        let mut failed = self.failed.lock();
+        if let Some((path, kind)) = &*failed {
+            let source = std::io::Error::new(*kind, "an earlier sync failed, and what it covered may be lost");
+            return Err(IoError::new("sync", path, source));
+        }
+        self.slot.read().unsynced.store(false, Ordering::Release);
+        let result = file.sync_data();
+        if let Err(error) = &result {
+            self.slot.read().unsynced.store(true, Ordering::Release);
+            *failed = Some((error.path().to_path_buf(), error.io_kind()));
+        }
+        drop(failed);
+        self.admit();
+        result
+    }
+
+    /// Whether it goes on in the list of unsynced files.
+    fn stays_listed(&self) -> bool {
+        let stays = self.slot.read().unsynced.load(Ordering::Acquire);
+        self.listed.store(stays, Ordering::Release);
+        stays
+    }
+
+    /// Closes the file until it is used again.
+    pub(super) fn release(&self) {
+        *self.slot.write() = OpenFile::default();
+    }
+
+    /// Closes the file, if it may be opened again.
+    pub(super) fn let_go(&self) {
+        self.slot.empty();
+    }
+
+    /// Keeps the file open, if it is.
+    pub(super) fn pin(&self) {
+        self.slot.pin();
+    }
+
+    pub(super) fn unpin(&self) {
+        self.slot.unpin();
+    }
+
+    /// Lets the store's budget count it.
+    pub(super) fn admit(&self) {
+        self.slot.admit(&self.residency.files);
+    }
+}
+
+/// The files of a store that may have bytes that were not synced, oldest first.
+#[derive(Debug)]
+pub(crate) struct UnsyncedFiles {
+    max: usize,
+    files: Mutex<VecDeque<Weak<Descriptor>>>,
+    /// How many there are.
+    count: AtomicUsize,
+}
+
+impl UnsyncedFiles {
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, files: Mutex::default(), count: AtomicUsize::new(0) }
+    }
+
+    fn add(&self, descriptor: &Arc<Descriptor>) {
+        let mut files = self.files.lock();
+        if !descriptor.listed.swap(true, Ordering::AcqRel) {
+            files.push_back(Arc::downgrade(descriptor));
+            self.count.store(files.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Syncs the oldest as long as there are too many. The caller holds no lock that appends or readers take.
+    pub(crate) fn relieve(&self) {
+        let mut tries = self.count.load(Ordering::Relaxed).saturating_sub(self.max);
+        while tries > 0
+            && let Some(oldest) = self.take_excess()
+        {
+            tries -= 1;
+            if let Some(file) = oldest.opened() {
+                // Whoever syncs it next hears of a failure.
+                oldest.sync(&*file).ok();
+            }
+        }
+    }
+
+    /// The oldest of too many, which leaves the list.
+    fn take_excess(&self) -> Option<Arc<Descriptor>> {
+        let mut files = self.files.lock();
+        files.retain(|file| file.upgrade().is_some_and(|file| file.stays_listed()));
+        let excess = if files.len() > self.max { files.pop_front().and_then(|file| file.upgrade()) } else { None };
+        self.count.store(files.len(), Ordering::Relaxed);
+        excess.inspect(|file| file.listed.store(false, Ordering::Release))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, Vfs};
+
+    /// Files of which one may have unsynced bytes.
+    struct Rig {
+        vfs: FaultyVfs,
+        residency: Arc<Residency>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            Self { vfs: FaultyVfs::new(MemoryVfs::new()), residency: Arc::new(Residency::new(2, 2)) }
+        }
+
+        fn written(&self, name: &str) -> Arc<Descriptor> {
+            let descriptor = Descriptor::new(&self.residency);
+            self.write(&descriptor, name);
+            descriptor
+        }
+
+        fn write(&self, descriptor: &Arc<Descriptor>, name: &str) {
+            let open = || self.vfs.open(name.as_ref(), OpenMode::Create);
+            descriptor.get_to_write(open).unwrap().write_at(b"bytes", 0).unwrap();
+            self.residency.unsynced.relieve();
+        }
+    }
+
+    fn is_open(descriptor: &Descriptor) -> bool {
+        descriptor.opened().is_some()
+    }
+
+    #[test]
+    fn files_with_unsynced_bytes_stay_open_up_to_a_number_and_the_oldest_is_synced_for_the_next() {
+        let rig = Rig::new();
+        let files: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| rig.written(name)).collect();
+        let unsynced: Vec<_> = files.iter().map(|file| file.stays_listed()).collect();
+        assert_eq!(unsynced, [false, false, false, true]);
+        assert!(files.iter().filter(|file| is_open(file)).count() <= 2);
+    }
+
+    #[test]
+    fn a_file_that_was_synced_meanwhile_takes_no_room_and_comes_back_with_its_next_write() {
+        let rig = Rig::new();
+        let first = rig.written("a");
+        first.sync(&*first.opened().unwrap()).unwrap();
+        let second = rig.written("b");
+        assert!(second.stays_listed());
+        rig.write(&first, "a");
+        assert_eq!((first.stays_listed(), second.stays_listed()), (true, false));
+    }
+
+    #[test]
+    fn a_sync_that_failed_while_it_made_room_is_told_to_the_next_sync_of_that_file() {
+        let rig = Rig::new();
+        let first = rig.written("a");
+        rig.vfs.inject(Fault::new(Operation::Sync, Effect::OsError(5)));
+        let second = rig.written("b");
+        let error = first.sync(&*first.opened().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "cannot sync a: an earlier sync failed, and what it covered may be lost");
+        second.sync(&*second.opened().unwrap()).unwrap();
+    }
+}
