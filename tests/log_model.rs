@@ -206,7 +206,7 @@ impl Model {
                 if let Some(known) = producers.get(&id).filter(|known| known.open.is_some()) {
                     let kind = Kind::Marker { producer: id, epoch: known.epoch + i16::from(*bump), commit: *commit };
                     let batch = Batch { base: 0, last: 0, kind, rows: Vec::new(), time: self.world.now() };
-                    self.world.call(&Action::Append { batch, durable: *durable });
+                    self.world.call(&Action::Append { batch, durable: *durable, is_encoded: false });
                 }
             }
             Step::Repeat(producer) if !self.is_faulty => {
@@ -267,7 +267,11 @@ impl Model {
             .collect();
         let time = rows.iter().map(|row| row.time).max().unwrap();
         let last = i64::try_from(rows.len()).unwrap() - 1;
-        self.world.call(&Action::Append { batch: Batch { base: 0, last, kind, rows, time }, durable });
+        self.world.call(&Action::Append {
+            batch: Batch { base: 0, last, kind, rows, time },
+            durable,
+            is_encoded: false,
+        });
     }
 
     fn repeat(&self, known: Option<&Known>, id: i64) -> Result<(), String> {

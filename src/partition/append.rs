@@ -96,8 +96,8 @@ impl Partition {
     /// [`LogError::TooLarge`], [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
     /// [`LogError::Segment`] when the disk fails: a write that failed left nothing readable; after a sync that failed the
     /// records may or may not survive, and the partition is offline. Where a full disk has no room for the epochs or the aborted
-    /// transactions that must be durable with the records, these are readable and not durable, and the partition stays online:
-    /// appending them once more stores them twice, unless the producer has an id.
+    /// transactions that must be durable with the records, or a file of a sealed segment can't be opened to sync it, the records are
+    /// readable and not durable, and the partition stays online: appending them once more stores them twice, unless the producer has an id.
     pub fn append_with(&self, records: &[Record<'_>], durability: Durability) -> Result<Appended, LogError> {
         self.append_compressed(records, Compression::None, durability)
     }

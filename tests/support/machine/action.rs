@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use stratalog::format::{ProducerStamp, TransactionResult};
+use stratalog::format::{BatchBuilder, BatchOptions, Compression, ProducerStamp, TransactionResult};
 use stratalog::vfs::Vfs;
 use stratalog::{
-    Durability, ErrorKind, LogStore, ManualClock, Partition, Record, StoreError, StoreOptions, Timestamp, TopicConfig,
+    Appended, Durability, ErrorKind, LogError, LogStore, ManualClock, Partition, Record, StoreError, StoreOptions,
+    Timestamp, TopicConfig,
 };
 
-use crate::history::{Batch, Kind};
+use crate::history::{Batch, Kind, Row};
 use crate::support::{config, in_transaction, marker, offset, stamp};
 
 /// How long opening may find the folder locked by work that is about to end.
@@ -23,6 +24,8 @@ pub enum Action {
         /// As it is to be, with any base offset.
         batch: Batch,
         durable: bool,
+        /// Whether it is handed over as the bytes of a batch.
+        is_encoded: bool,
     },
     Roll,
     Flush,
@@ -42,6 +45,8 @@ pub enum Action {
     },
     Compact,
     Reopen,
+    ReopenPartition,
+    RemoveCutFiles,
     CreateTopic {
         name: &'static str,
     },
@@ -61,7 +66,7 @@ pub enum Action {
 impl Action {
     pub fn brief(&self) -> String {
         match self {
-            Self::Append { batch, durable } => format!("Append{} durable: {durable}", super::line::brief([batch])),
+            Self::Append { batch, durable, .. } => format!("Append{} durable: {durable}", super::line::brief([batch])),
             other => format!("{other:?}"),
         }
     }
@@ -138,7 +143,10 @@ impl Handles {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let nothing = Done::Nothing;
         match action {
-            Action::Append { batch, durable } => return append(&self.partition()?, batch, *durable),
+            Action::Append { batch, durable, is_encoded: false } => return append(&self.partition()?, batch, *durable),
+            Action::Append { batch, durable, is_encoded: true } => {
+                return append_encoded(&self.partition()?, batch, *durable);
+            }
             Action::Roll => self.partition()?.roll().map_err(|error| text(&error))?,
             Action::Flush => self.partition()?.flush().map_err(|error| text(&error))?,
             Action::FlushStore => self.store()?.flush().map_err(|error| text(&error))?,
@@ -163,6 +171,13 @@ impl Handles {
                 let report = self.partition()?.reopen().map_err(|error| text(&error))?;
                 return Ok(Done::Reopened(report.cuts.into_iter().map(|cut| cut.moved_to).collect()));
             }
+            Action::ReopenPartition => {
+                let topic = self.store()?.topic("t").map_err(|error| text(&error))?;
+                let report = topic.reopen_partition(0).map_err(|error| text(&error))?;
+                *self.partition.lock() = topic.partition(0).ok();
+                return Ok(Done::Reopened(report.cuts.into_iter().map(|cut| cut.moved_to).collect()));
+            }
+            Action::RemoveCutFiles => drop(self.store()?.remove_cut_files().map_err(|error| text(&error))?),
             Action::CreateTopic { name } => {
                 let config = self.topic_config(super::truth::DEFAULT_LIMIT);
                 let topic = self.store()?.create_topic(name, 1, config).map_err(|error| text(&error))?;
@@ -204,18 +219,37 @@ pub fn open(vfs: &Arc<dyn Vfs>, clock: &ManualClock) -> Result<LogStore, StoreEr
     StoreOptions::new().vfs(Arc::clone(vfs)).clock(Arc::new(clock.clone())).open("/log")
 }
 
+fn records(batch: &Batch) -> Vec<Record<'_>> {
+    batch.rows.iter().map(record).collect()
+}
+
+fn record(row: &Row) -> Record<'_> {
+    let value = row.value.as_ref().map(String::as_bytes);
+    Record::from_parts(Some(row.key.as_bytes()), value).timestamp(Timestamp::from_millis(row.time).unwrap())
+}
+
+fn durability(durable: bool) -> Durability {
+    if durable { Durability::Durable } else { Durability::Written }
+}
+
+/// Appends a batch that its producer has encoded.
+fn append_encoded(partition: &Partition, batch: &Batch, durable: bool) -> Result<Done, String> {
+    let Kind::Data { producer, epoch, sequence, transactional } = batch.kind else {
+        return Err("only a producer's batch is encoded here".to_owned());
+    };
+    let producer = Some(stamp_of(producer, epoch, sequence, transactional));
+    let mut builder = BatchBuilder::new(BatchOptions { compression: Compression::Lz4, producer, ..Default::default() });
+    for row in &batch.rows {
+        builder.push(&record(row), Timestamp::from_millis(row.time)).map_err(|error| error.to_string())?;
+    }
+    let bytes = builder.finish().map_err(|error| error.to_string())?;
+    answer(partition.append_batch(bytes, durability(durable)))
+}
+
 /// Appends a batch as its producer would.
 pub fn append(partition: &Partition, batch: &Batch, durable: bool) -> Result<Done, String> {
-    let durability = if durable { Durability::Durable } else { Durability::Written };
-    let records: Vec<_> = batch
-        .rows
-        .iter()
-        .map(|row| {
-            let value = row.value.as_ref().map(String::as_bytes);
-            Record::from_parts(Some(row.key.as_bytes()), value).timestamp(Timestamp::from_millis(row.time).unwrap())
-        })
-        .collect();
-    let appended = match batch.kind {
+    let (records, durability) = (records(batch), durability(durable));
+    answer(match batch.kind {
         Kind::Data { producer, epoch, sequence, transactional } => {
             partition.append_from(stamp_of(producer, epoch, sequence, transactional), &records, durability)
         }
@@ -226,7 +260,10 @@ pub fn append(partition: &Partition, batch: &Batch, durable: bool) -> Result<Don
             partition.end_transaction(&marker, durability)
         }
         Kind::Plain | Kind::SpentMarker { .. } => partition.append_with(&records, durability),
-    };
+    })
+}
+
+fn answer(appended: Result<Appended, LogError>) -> Result<Done, String> {
     let appended = appended.map_err(|error| match error.kind() {
         ErrorKind::Offline => format!("offline: {error}"),
         _ => error.to_string(),

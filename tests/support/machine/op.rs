@@ -12,6 +12,8 @@ pub enum Op {
     AppendDurable,
     /// By an idempotent producer.
     Send,
+    /// The same, as a batch that the producer has encoded and compressed.
+    SendEncoded,
     /// In a transaction, which is opened where none is.
     SendInTransaction,
     Commit,
@@ -34,6 +36,9 @@ pub enum Op {
     StartOverBelow,
     Compact,
     Reopen,
+    /// By its topic, also when it could not be opened.
+    ReopenPartition,
+    RemoveCutFiles,
     CreateTopic,
     AddPartitions,
     AlterConfig,
@@ -43,10 +48,11 @@ pub enum Op {
 }
 
 /// Every operation that changes a store.
-pub const ALL: [Op; 24] = [
+pub const ALL: [Op; 27] = [
     Op::Append,
     Op::AppendDurable,
     Op::Send,
+    Op::SendEncoded,
     Op::SendInTransaction,
     Op::Commit,
     Op::Abort,
@@ -62,6 +68,8 @@ pub const ALL: [Op; 24] = [
     Op::StartOverBelow,
     Op::Compact,
     Op::Reopen,
+    Op::ReopenPartition,
+    Op::RemoveCutFiles,
     Op::CreateTopic,
     Op::AddPartitions,
     Op::AlterConfig,
@@ -77,7 +85,7 @@ pub enum Past {
     Settled,
     /// The same, never flushed.
     Unflushed,
-    /// The same, and the process died and recovered in between.
+    /// The same, and the process died and recovered in between, which cut off what no batch was.
     Recovered,
 }
 
@@ -151,8 +159,11 @@ impl Op {
             let bases = log.batches.iter().map(|batch| batch.base).filter(|base| *base <= place && *base >= log.start);
             bases.max().unwrap_or(log.end)
         };
-        let mut append =
-            |kind: Kind, count: i64, durable: bool| Action::Append { batch: serial.batch(kind, count, now), durable };
+        let mut append = |kind: Kind, count: i64, durable: bool| Action::Append {
+            batch: serial.batch(kind, count, now),
+            durable,
+            is_encoded: self == Self::SendEncoded,
+        };
         let next = |producer: i64| log.history(log.start, log.end).producers.get(&producer).copied();
         let sequence = |producer: i64| {
             let last = next(producer).and_then(|known| known.last);
@@ -168,7 +179,7 @@ impl Op {
         match self {
             Self::Append => vec![append(Kind::Plain, 2, false)],
             Self::AppendDurable => vec![append(Kind::Plain, 1, true)],
-            Self::Send => vec![append(data(IDEMPOTENT, false), 2, false)],
+            Self::Send | Self::SendEncoded => vec![append(data(IDEMPOTENT, false), 2, false)],
             Self::SendInTransaction => vec![append(data(TRANSACTIONAL, true), 1, false)],
             Self::Commit | Self::Abort => {
                 let mut actions = Vec::new();
@@ -177,7 +188,7 @@ impl Op {
                 }
                 let kind = Kind::Marker { producer: TRANSACTIONAL, epoch: 0, commit: self == Self::Commit };
                 let batch = Batch { base: 0, last: 0, kind, rows: Vec::new(), time: now };
-                actions.push(Action::Append { batch, durable: false });
+                actions.push(Action::Append { batch, durable: false, is_encoded: false });
                 actions
             }
             Self::Roll => vec![Action::Roll],
@@ -192,6 +203,8 @@ impl Op {
             Self::StartOverBelow => vec![Action::StartOver { offset: log.start + span / 2 }],
             Self::Compact => vec![Action::Roll, Action::Compact],
             Self::Reopen => vec![Action::Reopen],
+            Self::ReopenPartition => vec![Action::ReopenPartition],
+            Self::RemoveCutFiles => vec![Action::RemoveCutFiles],
             Self::CreateTopic if truth.topics["t"].may_be_there => vec![Action::CreateTopic { name: "u" }],
             Self::CreateTopic => vec![Action::CreateTopic { name: "t" }],
             Self::AddPartitions => vec![Action::AddPartitions { total: truth.topics["t"].logs.len() + 1 }],

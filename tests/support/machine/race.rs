@@ -171,14 +171,14 @@ fn spawn(handles: &Arc<Handles>, actions: Vec<Action>) -> Receiver<Vec<Step>> {
 
 /// Two operations never share a producer: which of two batches with one sequence comes first can't be told afterwards.
 fn by_another_producer(action: Action) -> Action {
-    let Action::Append { mut batch, durable } = action else { return action };
+    let Action::Append { mut batch, durable, is_encoded } = action else { return action };
     if let Kind::Data { producer, sequence, .. } = &mut batch.kind
         && [IDEMPOTENT, TRANSACTIONAL].contains(producer)
     {
         *producer += 10;
         *sequence = 0;
     }
-    Action::Append { batch, durable }
+    Action::Append { batch, durable, is_encoded }
 }
 
 /// What may be true after both, as far as the store shows the same.

@@ -271,7 +271,7 @@ impl Truth {
                     return Err(format!("the log starts at {start} after deleting up to {offset}"));
                 }
             }
-            (Action::Flush | Action::Reopen, done) => {
+            (Action::Flush | Action::Reopen | Action::ReopenPartition, done) => {
                 if let Done::Reopened(cuts) = done {
                     self.reported.extend(cuts.iter().cloned());
                 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use stratalog::vfs::{FaultyVfs, MemoryVfs, Vfs};
+use stratalog::vfs::{FaultyVfs, MemoryVfs, OpenMode, Vfs};
 use stratalog::{Clock, Isolation, LogStore, ManualClock, Partition};
 
 use super::action::{Action, Done, Handles};
@@ -98,10 +98,22 @@ impl World {
             self.all(&[Op::Commit, Op::Flush, Op::Checkpoint]);
         }
         self.all(&[Op::Append, Op::SendInTransaction]);
-        if past == Past::Recovered {
+        if past == Past::Recovered && !self.is_over() {
+            self.handles.drop_store();
+            self.write_garbage();
             self.all(&[Op::Drop]);
         }
         self.all(&[Op::Append, Op::Send]);
+    }
+
+    /// Leaves bytes behind the log that are no batch, as an append that was killed half-way.
+    fn write_garbage(&self) {
+        let folder = Path::new("/log/t-0");
+        let logs =
+            self.memory.read_dir(folder).unwrap_or_default().into_iter().filter(|entry| entry.name.ends_with(".log"));
+        let Some(active) = logs.map(|entry| folder.join(entry.name)).max() else { return };
+        let file = self.memory.open(&active, OpenMode::Write).unwrap();
+        file.write_at(b"no batch", file.size().unwrap()).unwrap();
     }
 
     /// The operations, and some appends after them.
@@ -169,15 +181,18 @@ impl World {
 
     fn settle(&mut self, action: &Action, result: Result<Done, String>, was_open: bool) -> Result<(), String> {
         self.note_reports();
-        let is_new = matches!(action, Action::Reopen | Action::Close | Action::Drop);
+        let is_new = matches!(action, Action::Reopen | Action::ReopenPartition | Action::Close | Action::Drop);
         match result {
             Ok(done) => {
+                if let Done::Reopened(cuts) = &done {
+                    self.truth.reported.extend(cuts.iter().cloned());
+                }
                 if is_new || matches!(action, Action::Tick { .. }) {
                     // A tick settles nothing about a call that failed before it.
                     self.observe(is_new)?;
                 }
                 // A partition that could not be opened is not synced, and what is noted of it stays as it is.
-                if was_open || !matches!(action, Action::Checkpoint | Action::Close) {
+                if was_open || !matches!(action, Action::Checkpoint | Action::Close | Action::ReopenPartition) {
                     self.truth.finish(action, &done)?;
                 }
                 if was_open && matches!(action, Action::Tick { .. }) {
