@@ -10,6 +10,7 @@
 //! | `stratalog-cuts` | what recovery cut off and nobody has read of yet, in a partition folder |
 //! | `leader-epoch-checkpoint`, `partition.metadata` | one of each in a partition folder |
 //! | any of these, then `.deleted`, `.cleaned`, `.swap`, `.tmp` or `.cut` | not live: going, coming or put aside |
+//! | any of these, then `.2.cut`, `.3.cut` and so on | put aside where there was a `.cut` already |
 //! | `<topic>-<partition>` | the folder of a partition |
 //! | `<topic>-<partition>.<id>-delete`, `-future`, `-stray` | a partition folder that isn't live |
 //!
@@ -268,6 +269,20 @@ impl fmt::Display for FileName {
     }
 }
 
+/// The `number`th name, counted from 1, for what recovery cuts out of the file `name`.
+pub(crate) fn cut_name(name: &str, number: u64) -> String {
+    let suffix = Suffix::Cut.as_str();
+    if number > 1 { format!("{name}.{number}{suffix}") } else { format!("{name}{suffix}") }
+}
+
+/// Whether recovery gives a file such a name. Another file that ends in `.cut` is somebody's own.
+pub(crate) fn is_cut_name(name: &str) -> bool {
+    let offset = name.get(..OFFSET_DIGITS);
+    let begins_with_offset = offset.is_some_and(|offset| offset.bytes().all(|byte| byte.is_ascii_digit()));
+    let rest = name.get(OFFSET_DIGITS..).unwrap_or_default();
+    begins_with_offset && rest.starts_with('.') && rest.ends_with(Suffix::Cut.as_str())
+}
+
 /// What the name of a folder in a log directory says.
 ///
 /// The topic of a folder that isn't live may be cut short: such names are limited to 255 characters.
@@ -385,6 +400,18 @@ mod tests {
 
     fn offset(value: i64) -> Offset {
         Offset::new(value).expect("legal")
+    }
+
+    #[test]
+    fn only_names_that_recovery_gives_are_cut_files() {
+        for number in [1, 2, 100] {
+            assert!(is_cut_name(&cut_name("00000000000000000007.log", number)), "{number}");
+        }
+        for name in
+            ["", "notes.cut", "00000000000000000007.log", "00000000000000000007cut", "ä0000000000000000000.log.cut"]
+        {
+            assert!(!is_cut_name(name), "{name}");
+        }
     }
 
     #[test]

@@ -6,9 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{LogError, Partition};
-
-/// Digits of the offset that a file name of a log begins with.
-const OFFSET_DIGITS: usize = 20;
+use crate::format::file_name::is_cut_name;
 
 /// An amount of `.cut` files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,35 +80,11 @@ impl Partition {
     fn list_cut_files(&self) -> Result<Vec<(String, u64)>, LogError> {
         let inner = &self.inner;
         let entries = inner.vfs.read_dir(&inner.dir).map_err(|error| inner.wrap(error))?;
-        let cuts = entries.into_iter().filter(|entry| !entry.is_dir && is_cut(&entry.name));
+        let cuts = entries.into_iter().filter(|entry| !entry.is_dir && is_cut_name(&entry.name));
         let sized = cuts.map(|entry| {
             let metadata = inner.vfs.metadata(&inner.dir.join(&entry.name)).map_err(|error| inner.wrap(error))?;
             Ok((entry.name, metadata.map_or(0, |metadata| metadata.size)))
         });
         sized.collect()
-    }
-}
-
-/// Whether recovery gives a file such a name. Another file that ends in `.cut` is somebody's own.
-fn is_cut(name: &str) -> bool {
-    let offset = name.get(..OFFSET_DIGITS);
-    let begins_with_offset = offset.is_some_and(|offset| offset.bytes().all(|byte| byte.is_ascii_digit()));
-    begins_with_offset && name.get(OFFSET_DIGITS..).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".cut"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_that_recovery_gives_are_cut_files() {
-        for name in ["00000000000000000007.log.cut", "00000000000000000007.log.2.cut"] {
-            assert!(is_cut(name), "{name}");
-        }
-        for name in
-            ["", "notes.cut", "00000000000000000007.log", "00000000000000000007cut", "ä0000000000000000000.log.cut"]
-        {
-            assert!(!is_cut(name), "{name}");
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Cut, Opening};
-use crate::format::file_name::{CUT_LIST, FileKind, Suffix};
+use crate::format::file_name::{CUT_LIST, FileKind, Suffix, cut_name};
 use crate::format::{CutEntry, encode_cut_list, parse_cut_list};
 use crate::partition::notes::NoteLine;
 use crate::partition::{LogError, Partition};
@@ -145,7 +145,7 @@ impl Opening<'_> {
         self.sync_dir()
     }
 
-    /// A free name for what is cut out of `file`: `<file>.cut`, then `<file>.2.cut` and so on. An earlier opening that was
+    /// A free name for what is cut out of `file`. An earlier opening that was
     /// interrupted in the same cut has a name for it, which is given once: an emptied segment may follow its own tail.
     fn cut_name(&mut self, file: &Path, position: Position) -> Result<PathBuf, LogError> {
         let is_same = |cut: &Cut| cut.file == file && cut.position == position;
@@ -153,12 +153,12 @@ impl Opening<'_> {
             return Ok(self.interrupted_cuts.remove(at).moved_to);
         }
         let stem = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut path = self.params.dir.join(format!("{stem}.cut"));
-        let mut number = 2_u64;
+        let mut number = 1_u64;
+        let mut path = self.params.dir.join(cut_name(&stem, number));
         // As often as there are such files.
         while self.io(self.params.vfs.metadata(&path))?.is_some() {
-            path = self.params.dir.join(format!("{stem}.{number}.cut"));
             number += 1;
+            path = self.params.dir.join(cut_name(&stem, number));
         }
         Ok(path)
     }
