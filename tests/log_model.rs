@@ -11,6 +11,7 @@ mod history;
 mod machine;
 mod support;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -387,6 +388,7 @@ impl Model {
             return Err(format!("read from {from}: {found:?}, expected {expected:?}"));
         }
         self.check_times(dice)?;
+        self.check_greatest_time(&history)?;
         self.check_producers(&history)?;
         let names = self.world.memory.read_dir(partition.path()).unwrap();
         // Checkpoints leave their `.tmp` for the next one to overwrite; segments must not.
@@ -409,6 +411,18 @@ impl Model {
         let expected = times.find(|(_, time)| *time >= target);
         if found != expected {
             return Err(format!("the first record since {target} is {found:?}, not {expected:?}"));
+        }
+        Ok(())
+    }
+
+    fn check_greatest_time(&self, history: &History) -> Result<(), String> {
+        let found = self.world.handles.partition()?.find_offset(OffsetSpec::MaxTimestamp);
+        let found = found.map_err(|error| error.to_string())?;
+        let found = found.map(|found| (found.timestamp.unwrap().millis(), found.offset.value()));
+        let times = history.not_aborted().map(|row| (row.time, Reverse(row.offset)));
+        let expected = times.max().map(|(time, Reverse(place))| (time, place));
+        if found != expected {
+            return Err(format!("the greatest time is {found:?}, not {expected:?}"));
         }
         Ok(())
     }

@@ -170,6 +170,20 @@ impl History {
 
     /// What readers of committed records would get if nothing had been compacted.
     pub fn decided(&self) -> BTreeMap<i64, &Row> {
+        let (mut rows, _) = self.by_outcome();
+        let readable = self.start..self.last_stable();
+        rows.retain(|offset, _| readable.contains(offset));
+        rows
+    }
+
+    /// All rows but those of aborted transactions.
+    pub fn not_aborted(&self) -> impl Iterator<Item = &Row> {
+        let (rows, open) = self.by_outcome();
+        rows.into_values().chain(open).filter(|row| row.offset >= self.start)
+    }
+
+    /// The rows outside of transactions and in committed ones, and those in open ones.
+    fn by_outcome(&self) -> (BTreeMap<i64, &Row>, Vec<&Row>) {
         let mut rows = BTreeMap::new();
         let mut waiting: BTreeMap<i64, Vec<&Row>> = BTreeMap::new();
         for batch in &self.batches {
@@ -184,9 +198,7 @@ impl History {
                 _ => rows.extend(batch.rows.iter().map(|row| (row.offset, row))),
             }
         }
-        let readable = self.start..self.last_stable();
-        rows.retain(|offset, _| readable.contains(offset));
-        rows
+        (rows, waiting.into_values().flatten().collect())
     }
 
     /// The appended batch that `found` is what is left of, with the rows that are left.
