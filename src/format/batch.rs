@@ -385,6 +385,16 @@ impl BatchHeader {
             available: bytes.len() as u64,
         })
     }
+
+    /// Whether so many records can stand in the batch `frame`.
+    fn check_count(&self, frame: &[u8]) -> Result<(), FormatError> {
+        let fits = frame.len().saturating_sub(BATCH_HEADER_SIZE) / RECORD_SIZE_MIN;
+        if self.magic == 2 && self.compression == Compression::None && self.count as usize > fits {
+            let expected = "no more records than fit into the batch";
+            return Err(invalid("record count", COUNT_AT, expected, self.count.into()));
+        }
+        Ok(())
+    }
 }
 
 /// The fields in front of the magic, which all formats share.
@@ -458,20 +468,23 @@ impl RecordBatch {
         Self::with_header(header, bytes)
     }
 
+    /// As [`parse`](Self::parse), and takes the batch off the front of `bytes`, which an error leaves as they were.
+    pub(super) fn split_off(bytes: &mut Bytes) -> Result<Self, FormatError> {
+        let header = BatchHeader::peek(bytes)?;
+        let frame = header.frame(bytes)?;
+        verify_crc(&header, frame)?;
+        header.check_count(frame)?;
+        let size = frame.len();
+        Ok(Self { header, bytes: bytes.split_to(size), unpacked: OnceLock::new() })
+    }
+
     /// [`parse`](Self::parse) without a look at the checksum: for a first pass over bytes that a second one verifies.
     pub(crate) fn parse_unverified(bytes: Bytes) -> Result<Self, FormatError> {
         Self::with_header(BatchHeader::peek(&bytes)?, bytes)
     }
 
     fn with_header(header: BatchHeader, mut bytes: Bytes) -> Result<Self, FormatError> {
-        let frame = header.frame(&bytes)?;
-        if header.magic == 2 && header.compression == Compression::None {
-            let fits = (frame.len() - BATCH_HEADER_SIZE) / RECORD_SIZE_MIN;
-            if header.count as usize > fits {
-                let expected = "no more records than fit into the batch";
-                return Err(invalid("record count", COUNT_AT, expected, header.count.into()));
-            }
-        }
+        header.check_count(header.frame(&bytes)?)?;
         bytes.truncate(header.size as usize);
         Ok(Self { header, bytes, unpacked: OnceLock::new() })
     }
@@ -552,11 +565,11 @@ impl RecordBatch {
         Ok(Source::Batch(BatchRecords {
             cursor: Cursor::new(self.stream()?),
             left: self.header.count,
-            lowest: self.header.base_offset,
-            last: self.header.last_offset,
+            lowest_delta: 0,
             compressed: self.header.compression != Compression::None,
             base: RecordBase {
                 offset: self.header.base_offset,
+                last_delta: i64::try_from(self.header.last_offset.since(self.header.base_offset)).unwrap_or(i64::MAX),
                 timestamp: self.header.base_timestamp,
                 append_timestamp: match self.header.timestamp_type() {
                     Some(TimestampType::LogAppend) => Some(self.header.max_timestamp),
@@ -692,10 +705,8 @@ impl std::iter::FusedIterator for Records<'_> {}
 struct BatchRecords<'a> {
     cursor: Cursor<'a>,
     left: u32,
-    /// The lowest offset that the next record may have.
-    lowest: Offset,
-    /// The greatest.
-    last: Offset,
+    /// The lowest offset delta that the next record may have.
+    lowest_delta: i64,
     compressed: bool,
     base: RecordBase,
 }
@@ -703,13 +714,7 @@ struct BatchRecords<'a> {
 impl<'a> BatchRecords<'a> {
     #[inline]
     fn decode_next(&mut self) -> Result<RecordRef<'a>, FormatError> {
-        let start = self.cursor.at();
-        let record = record::decode(&mut self.cursor, &self.base)?;
-        if record.offset() < self.lowest || record.offset() > self.last {
-            let expected = "above that of the record before, up to the batch's last offset";
-            return Err(invalid("record offset", start, expected, record.offset().value()));
-        }
-        self.lowest = record.offset().next();
+        let record = record::decode(&mut self.cursor, &self.base, &mut self.lowest_delta)?;
         self.left -= 1;
         Ok(record)
     }
@@ -742,57 +747,6 @@ impl<'a> BatchRecords<'a> {
         }
     }
 }
-
-/// The batches that stand one after the other in some bytes, of any magic.
-///
-/// It ends quietly at an incomplete last batch and where nothing but zeros follows, as a log does. At the first batch that
-/// is wrong it yields the error, with its position in these bytes, and ends.
-#[derive(Debug)]
-pub struct Batches {
-    bytes: Bytes,
-    position: Position,
-    ended: bool,
-}
-
-impl Batches {
-    /// Walks `bytes` from their start.
-    #[must_use]
-    pub const fn new(bytes: Bytes) -> Self {
-        Self { bytes, position: Position::ZERO, ended: false }
-    }
-
-    /// Where the next batch begins, in bytes from the start.
-    #[must_use]
-    pub const fn position(&self) -> Position {
-        self.position
-    }
-}
-
-impl Iterator for Batches {
-    type Item = Result<RecordBatch, FormatError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        match RecordBatch::parse(self.bytes.clone()) {
-            Ok(batch) => {
-                let size = batch.header.size;
-                self.position = self.position.plus(size.into());
-                self.bytes = self.bytes.slice(size as usize..);
-                Some(Ok(batch))
-            }
-            Err(error) => {
-                self.ended = true;
-                let quiet = matches!(error, FormatError::Incomplete { .. }) || self.bytes.iter().all(|byte| *byte == 0);
-                let base = usize::try_from(self.position.value()).unwrap_or(usize::MAX);
-                (!quiet).then(|| Err(error.shifted(base)))
-            }
-        }
-    }
-}
-
-impl std::iter::FusedIterator for Batches {}
 
 /// Writes `header` into the first [`BATCH_HEADER_SIZE`] bytes of the otherwise finished `batch`, with its size and checksum.
 pub(super) fn seal(batch: &mut [u8], mut header: BatchHeader) {

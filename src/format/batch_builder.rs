@@ -220,7 +220,8 @@ pub(super) fn too_large(got: usize) -> FormatError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::batch::{Batches, RecordBatch, assign_offsets, set_timestamps};
+    use crate::format::Batches;
+    use crate::format::batch::{RecordBatch, assign_offsets, set_timestamps};
     use crate::format::test_vectors::{A1, A2, hex};
     use crate::types::{LeaderEpoch, Offset};
     use bytes::Bytes;

@@ -46,21 +46,27 @@ impl<'a> Cursor<'a> {
                 self.at += count;
                 Ok(slice)
             }
-            None => Err(FormatError::Incomplete {
-                what,
-                position: self.position(),
-                needed: count as u64,
-                available: self.remaining() as u64,
-            }),
+            None => Err(self.incomplete(count, what)),
         }
+    }
+
+    #[cold]
+    fn incomplete(&self, count: usize, what: &'static str) -> FormatError {
+        let (needed, available) = (count as u64, self.remaining() as u64);
+        FormatError::Incomplete { what, position: self.position(), needed, available }
     }
 
     /// A cursor over the next `count` bytes alone, whose positions go on from this one's.
     #[inline]
     pub(crate) fn split(&mut self, count: usize, what: &'static str) -> Result<Self, FormatError> {
         let start = self.at;
-        self.take(count, what)?;
-        Ok(Self { bytes: self.bytes.get(..self.at).unwrap_or_default(), at: start })
+        match start.checked_add(count).and_then(|end| self.bytes.get(..end)) {
+            Some(bytes) => {
+                self.at = bytes.len();
+                Ok(Self { bytes, at: start })
+            }
+            None => Err(self.incomplete(count, what)),
+        }
     }
 
     #[inline]

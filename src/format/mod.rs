@@ -2,6 +2,7 @@
 
 mod batch;
 mod batch_builder;
+mod batches;
 mod checkpoint;
 mod checksum;
 mod clean_shutdown;
@@ -32,10 +33,11 @@ mod unbroken;
 mod verified_points;
 
 pub use batch::{
-    BATCH_HEADER_SIZE, BatchHeader, Batches, DECOMPRESSED_SIZE_MAX, RecordBatch, Records, assign_offsets,
-    set_timestamps,
+    BATCH_HEADER_SIZE, BatchHeader, DECOMPRESSED_SIZE_MAX, RecordBatch, Records, assign_offsets, set_timestamps,
 };
 pub use batch_builder::{BATCH_SIZE_MAX, BatchBuilder, BatchOptions, ProducerStamp};
+pub use batches::Batches;
+pub(crate) use batches::Places;
 pub use checkpoint::{LeaderEpochCheckpoint, OffsetCheckpoint};
 pub use clean_shutdown::CleanShutdown;
 pub use compression::Compression;

@@ -263,14 +263,21 @@ impl OwnedRecord {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecordBase {
     pub(crate) offset: Offset,
+    /// The greatest delta of an offset.
+    pub(crate) last_delta: i64,
     pub(crate) timestamp: i64,
     /// The timestamp that overrides all others, in a batch of type `LogAppendTime`.
     pub(crate) append_timestamp: Option<i64>,
 }
 
-/// Reads the next record. Positions in errors count from the start of the cursor's bytes.
+/// Reads the next record, whose offset delta is `lowest` or more, and sets that for the one behind it. Positions in errors count from
+/// the start of the cursor's bytes.
 #[inline]
-pub(crate) fn decode<'a>(cursor: &mut Cursor<'a>, base: &RecordBase) -> Result<RecordRef<'a>, FormatError> {
+pub(crate) fn decode<'a>(
+    cursor: &mut Cursor<'a>,
+    base: &RecordBase,
+    lowest: &mut i64,
+) -> Result<RecordRef<'a>, FormatError> {
     let start = cursor.position();
     let length = cursor.read_varint("record length")?;
     let Ok(size) = usize::try_from(length) else {
@@ -280,15 +287,18 @@ pub(crate) fn decode<'a>(cursor: &mut Cursor<'a>, base: &RecordBase) -> Result<R
     body.take(1, "record attributes")?;
     let timestamp_delta = body.read_varlong("timestamp delta")?;
     let delta_position = body.position();
-    let offset_delta = body.read_varint("offset delta")?;
+    let offset_delta = i64::from(body.read_varint("offset delta")?);
     let key = read_nullable(&mut body, "record key")?;
     let value = read_nullable(&mut body, "record value")?;
     let headers = read_headers(&mut body)?;
 
     // A sum beyond the largest offset wraps around to a negative number, which is no offset either.
-    let Some(offset) = Offset::new(base.offset.value().wrapping_add(i64::from(offset_delta))) else {
-        return Err(invalid("offset delta", delta_position, "an offset of 0 or more", offset_delta.into()));
+    let offset = Offset::new(base.offset.value().wrapping_add(offset_delta));
+    let Some(offset) = offset.filter(|_| offset_delta >= *lowest && offset_delta <= base.last_delta) else {
+        let expected = "above that of the record before, up to the batch's last offset";
+        return Err(invalid("offset delta", delta_position, expected, offset_delta));
     };
+    *lowest = offset_delta + 1;
     let timestamp = base.append_timestamp.unwrap_or_else(|| base.timestamp.wrapping_add(timestamp_delta));
     Ok(RecordRef { offset, timestamp, key, value, headers })
 }
@@ -403,7 +413,8 @@ fn put_size(out: &mut Filler<'_>, size: usize) {
 mod tests {
     use super::*;
 
-    const BASE: RecordBase = RecordBase { offset: Offset::ZERO, timestamp: 1000, append_timestamp: None };
+    const BASE: RecordBase =
+        RecordBase { offset: Offset::ZERO, last_delta: i32::MAX as i64, timestamp: 1000, append_timestamp: None };
 
     fn encoded(record: &Record<'_>, timestamp_delta: i64, offset_delta: i32) -> Vec<u8> {
         let size = body_size(record, timestamp_delta, offset_delta).expect("a small record");
@@ -419,7 +430,7 @@ mod tests {
         let mut out = Filler::new(&mut bytes);
         out.put_varint(size);
         out.put_bytes(body);
-        decode(&mut Cursor::new(&bytes), &BASE).map(|record| record.detach())
+        decode(&mut Cursor::new(&bytes), &BASE, &mut 0).map(|record| record.detach())
     }
 
     fn refused(body: &[u8]) -> FormatError {
@@ -440,7 +451,7 @@ mod tests {
     #[test]
     fn a_detached_record_keeps_everything() {
         let bytes = encoded(&Record::keyed("k", "v").header("a", "1").null_header("a"), -3, 70);
-        let record = decode(&mut Cursor::new(&bytes), &BASE).expect("a legal record").detach();
+        let record = decode(&mut Cursor::new(&bytes), &BASE, &mut 0).expect("a legal record").detach();
         assert_eq!(record.offset(), Offset::new(70).expect("positive"));
         assert_eq!(record.timestamp(), Timestamp::from_millis(997));
         assert_eq!((record.key(), record.value()), (Some(&b"k"[..]), Some(&b"v"[..])));
@@ -474,7 +485,7 @@ mod tests {
 
     #[test]
     fn variable_length_integers_without_end_are_refused() {
-        assert!(decode(&mut Cursor::new(&[0xff; 40]), &BASE).is_err());
+        assert!(decode(&mut Cursor::new(&[0xff; 40]), &BASE, &mut 0).is_err());
         let mut long_delta = vec![0];
         long_delta.extend([0xff; 10]);
         long_delta.extend([0, 1, 1, 0]);
@@ -488,6 +499,6 @@ mod tests {
 
     #[test]
     fn a_negative_record_length_is_refused() {
-        assert!(decode(&mut Cursor::new(&[1, 0, 0, 0, 0, 0, 0, 0]), &BASE).is_err());
+        assert!(decode(&mut Cursor::new(&[1, 0, 0, 0, 0, 0, 0, 0]), &BASE, &mut 0).is_err());
     }
 }

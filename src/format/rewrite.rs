@@ -217,7 +217,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::format::batch::{Batches, assign_offsets, set_timestamps};
+    use crate::format::Batches;
+    use crate::format::batch::{assign_offsets, set_timestamps};
     use crate::format::test_vectors::{A1, A2, A3, A4, A5, hex};
     use crate::format::{BatchBuilder, BatchOptions, ProducerStamp, Record};
     use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};

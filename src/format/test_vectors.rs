@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::batch::Batches;
+use super::batches::Batches;
 use super::record::OwnedRecord;
 
 /// Three records with nulls, empties and headers; base offset 0, leader epoch 0.

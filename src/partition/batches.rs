@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Isolation;
 use super::transactions::CommittedFilter;
-use crate::format::{BatchHeader, ControlKind, FormatError, OwnedRecord, RecordBatch};
+use crate::format::{BatchHeader, ControlKind, FormatError, OwnedRecord, Places, RecordBatch};
 use crate::types::{Offset, Position, ProducerId};
 
 /// How many offsets a segment may hold: those within 31 bits above its base.
@@ -27,32 +27,10 @@ pub struct Batches {
     pub(super) aborted: Aborted,
 }
 
-/// Where the next batch of a segment may stand: no checksum covers its offsets.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Places {
-    /// It begins here or above.
-    floor: Offset,
-    /// It ends below.
-    ceiling: Offset,
-}
-
-impl Places {
-    /// Those of a segment with this base offset, and the base offset of the one behind it.
-    pub(super) fn within(base: Offset, next_base: Option<Offset>) -> Self {
-        let widest = base.checked_add(OFFSETS_MAX).unwrap_or(Offset::MAX);
-        Self { floor: base, ceiling: next_base.map_or(widest, |next| next.min(widest)) }
-    }
-
-    /// Takes a batch's place, so that the next one stands behind it.
-    fn take(&mut self, header: &BatchHeader) -> Result<(), FormatError> {
-        let (base, last) = (header.base_offset(), header.last_offset());
-        if base >= self.floor && last < self.ceiling {
-            self.floor = last.next();
-            return Ok(());
-        }
-        let (field, expected) = ("baseOffset", "an offset above those before it, within the segment's range");
-        Err(FormatError::Invalid { field, position: Position::ZERO, expected, got: base.value() })
-    }
+/// Where the batches may stand of a segment with this base offset, and the base offset of the one behind it.
+pub(super) fn places_within(base: Offset, next_base: Option<Offset>) -> Places {
+    let widest = base.checked_add(OFFSETS_MAX).unwrap_or(Offset::MAX);
+    Places::between(base, next_base.map_or(widest, |next| next.min(widest)))
 }
 
 impl Batches {
@@ -60,7 +38,7 @@ impl Batches {
     /// first one that is wrong there is an error, and that is the end. The first may begin before the requested offset:
     /// records below it are not asked for. The offset to read next is the last batch's last offset plus one.
     pub fn iter(&self) -> BatchIter {
-        BatchIter { batches: crate::format::Batches::new(self.bytes.clone()), places: Some(self.places) }
+        BatchIter(crate::format::Batches::in_places(self.bytes.clone(), self.places))
     }
 
     /// The batches that a consumer gets: no control batches, and with [`Isolation::ReadCommitted`] none of aborted transactions.
@@ -164,36 +142,21 @@ impl IntoIterator for &Batches {
 
 /// Iterates over the batches of one read.
 #[derive(Debug)]
-pub struct BatchIter {
-    batches: crate::format::Batches,
-    /// `None` behind a batch that is out of place.
-    places: Option<Places>,
-}
+pub struct BatchIter(crate::format::Batches);
 
 impl BatchIter {
     /// Where the next batch begins, in bytes from the start of the read.
     #[must_use]
     pub const fn position(&self) -> Position {
-        self.batches.position()
+        self.0.position()
     }
 }
 
 impl Iterator for BatchIter {
     type Item = Result<RecordBatch, FormatError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let places = self.places.as_mut()?;
-        let position = usize::try_from(self.batches.position().value()).unwrap_or(usize::MAX);
-        let batch = match self.batches.next()? {
-            Ok(batch) => batch,
-            error => return Some(error),
-        };
-        match places.take(batch.header()) {
-            Ok(()) => Some(Ok(batch)),
-            Err(error) => {
-                self.places = None;
-                Some(Err(error.shifted(position)))
-            }
-        }
+        self.0.next()
     }
 }

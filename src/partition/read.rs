@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::batches::{Aborted, Batches, Places};
+use super::batches::{Aborted, Batches, places_within};
 use super::transactions::aborted_between;
 use super::{LogError, Partition, View};
+use crate::format::Places;
 use crate::segment::Segment;
 use crate::types::{Offset, Position};
 
@@ -34,7 +35,7 @@ struct Found {
 
 impl Found {
     fn nothing() -> Self {
-        Self { bytes: Bytes::new(), places: Places::within(Offset::ZERO, None), aborted: Aborted::default() }
+        Self { bytes: Bytes::new(), places: places_within(Offset::ZERO, None), aborted: Aborted::default() }
     }
 }
 
@@ -126,7 +127,7 @@ impl Read<'_> {
             }
             let size = self.size_limit(view, segment, position, end)?.max(u64::from(header.size()));
             let bytes = segment.read(position, size).map_err(|error| inner.wrap(error))?;
-            let places = Places::within(segment.base_offset(), next_base);
+            let places = places_within(segment.base_offset(), next_base);
             if self.isolation == Isolation::ReadUncommitted {
                 self.check_unchanged(view, segment)?;
                 return Ok(Found { bytes, places, aborted: Aborted::default() });

@@ -269,7 +269,16 @@ impl LogFile {
     /// Walks the batch headers from `position`, which must be the start of a batch, of the segment with base offset `base`.
     pub(crate) fn headers_from(&self, position: Position, base: Offset) -> HeaderWalk<'_> {
         let (floor, limit) = (base, self.limit());
-        HeaderWalk { log: self, at: position, base, floor, limit, window: Bytes::new(), window_start: position }
+        HeaderWalk {
+            log: self,
+            at: position,
+            base,
+            floor,
+            limit,
+            window: Bytes::new(),
+            window_start: position,
+            peeked: None,
+        }
     }
 
     /// The whole batch at `position`, checksum verified; `None` when the log ends there. See [`HeaderWalk::next_header`].
@@ -322,12 +331,29 @@ pub(crate) struct HeaderWalk<'a> {
     limit: Offset,
     window: Bytes,
     window_start: Position,
+    /// A batch that was looked at and not stepped over.
+    peeked: Option<(Position, BatchHeader)>,
 }
 
 impl HeaderWalk<'_> {
     /// The next batch's place and header; `None` at the end of the log: no bytes left, or nothing but zeros. A batch that isn't
     /// all there is damage, unless another process is writing the file.
     pub(crate) fn next_header(&mut self) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
+        match self.peeked.take() {
+            None => self.step(),
+            peeked => Ok(peeked),
+        }
+    }
+
+    /// As [`HeaderWalk::next_header`], which gives the same afterwards.
+    pub(crate) fn peek(&mut self) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
+        if self.peeked.is_none() {
+            self.peeked = self.step()?;
+        }
+        Ok(self.peeked)
+    }
+
+    fn step(&mut self) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
         let position = self.at;
         let left = self.log.size().saturating_sub(position.value());
         if left == 0 {

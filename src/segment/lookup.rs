@@ -19,13 +19,7 @@ impl Segment {
 
     /// The first batch whose last offset is at or above `offset`.
     pub(crate) fn find(&self, offset: Offset) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
-        let mut walk = self.walk_from(offset)?;
-        while let Some((position, header)) = walk.next_header()? {
-            if header.last_offset() >= offset {
-                return Ok(Some((position, header)));
-            }
-        }
-        Ok(None)
+        self.walk_to(offset)?.next_header()
     }
 
     /// The base offset of a batch that begins at or behind `position`, not far from it where the index has one.
@@ -55,16 +49,22 @@ impl Segment {
     /// A walk that is sure to meet the first batch at or above `offset`.
     fn walk_from(&self, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
         let (indexed, position) = self.offset_index.floor(offset)?;
-        if position > Position::ZERO && !self.leads_to(indexed, position) {
-            return Ok(self.walk(Position::ZERO));
+        let mut walk = self.walk(position);
+        if position > Position::ZERO && !leads_to(&mut walk, indexed) {
+            walk = self.walk(Position::ZERO);
         }
-        Ok(self.walk(position))
+        Ok(walk)
     }
 
-    /// Whether an entry of the offset index leads to a batch that ends at the entry's offset.
-    fn leads_to(&self, indexed: Offset, position: Position) -> bool {
-        let at = self.walk(position).next_header();
-        matches!(at, Ok(Some((_, header))) if header.base_offset() <= indexed && header.last_offset() == indexed)
+    /// A walk whose next batch is the first one whose last offset is at or above `offset`.
+    fn walk_to(&self, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
+        let mut walk = self.walk_from(offset)?;
+        while let Some((_, header)) = walk.peek()?
+            && header.last_offset() < offset
+        {
+            walk.next_header()?;
+        }
+        Ok(walk)
     }
 
     /// The first batch, not before `offset`, whose greatest timestamp is at or after `target`.
@@ -76,7 +76,7 @@ impl Segment {
         let qualifies = |header: &BatchHeader| {
             header.last_offset() >= offset && header.max_timestamp().is_some_and(|timestamp| timestamp >= target)
         };
-        let mut walk = self.walk_from_time(target, offset)?;
+        let mut walk = self.walk_to_time(target, offset)?;
         while let Some((position, header)) = walk.next_header()? {
             if qualifies(&header) {
                 return self.log.parse_at(position, &header).map(|batch| Some((position, batch)));
@@ -86,18 +86,19 @@ impl Segment {
     }
 
     /// A walk that is sure to meet the first batch, not before `offset`, with a timestamp at or after `target`.
-    fn walk_from_time(&self, target: Timestamp, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
-        match self.time_index.floor(target)? {
-            Some(entry) if self.is_time_of_batch(entry) => self.walk_from(entry.1.max(offset)),
-            _ => self.walk_from(offset),
+    fn walk_to_time(&self, target: Timestamp, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
+        let entry = self.time_index.floor(target)?.filter(|(_, indexed)| *indexed > offset);
+        match entry.and_then(|entry| self.walk_to_entry(entry)) {
+            Some(walk) => Ok(walk),
+            None => self.walk_from(offset),
         }
     }
 
-    /// Whether an entry of the time index tells of a batch as it stands in the log.
-    fn is_time_of_batch(&self, (timestamp, offset): (Timestamp, Offset)) -> bool {
-        let found = self.find(offset);
-        matches!(found, Ok(Some((_, header)))
-            if header.last_offset() == offset && header.max_timestamp() == Some(timestamp))
+    /// A walk whose next batch is the one that an entry of the time index tells of; `None` where it doesn't stand so in the log.
+    fn walk_to_entry(&self, (timestamp, offset): (Timestamp, Offset)) -> Option<HeaderWalk<'_>> {
+        let mut walk = self.walk_to(offset).ok()?;
+        let (_, header) = walk.peek().ok()??;
+        (header.last_offset() == offset && header.max_timestamp() == Some(timestamp)).then_some(walk)
     }
 
     /// Where the batches end and the offset after the last one, by walking from the last index entry.
@@ -155,7 +156,7 @@ impl Segment {
     fn knows_times_up_to(&self, (indexed, position): (Offset, Position), last: Greatest) -> bool {
         let Ok(Some((_, header))) = self.walk(position).next_header() else { return false };
         let is_covered = header.max_timestamp() <= last.map(|(timestamp, _)| timestamp);
-        header.last_offset() == indexed && is_covered && last.is_none_or(|entry| self.is_time_of_batch(entry))
+        header.last_offset() == indexed && is_covered && last.is_none_or(|entry| self.walk_to_entry(entry).is_some())
     }
 
     fn greatest_from(&self, position: Position, known: Greatest) -> Result<Greatest, SegmentError> {
@@ -181,4 +182,9 @@ impl Segment {
         self.growth.lock().first = Some(found);
         Ok(found)
     }
+}
+
+/// Whether an entry of the offset index has led to a batch that ends at the entry's offset.
+fn leads_to(walk: &mut HeaderWalk<'_>, indexed: Offset) -> bool {
+    matches!(walk.peek(), Ok(Some((_, header))) if header.base_offset() <= indexed && header.last_offset() == indexed)
 }

@@ -1,6 +1,7 @@
 //! Batches against Kafka's own bytes, and against bytes that are wrong in one place.
 
 use super::*;
+use crate::format::Batches;
 use crate::format::test_vectors::{A1, A2, A4, A5, A6_V0, A6_V1, hex};
 use proptest::prelude::*;
 
@@ -284,7 +285,7 @@ fn a_record_outside_its_batch_or_not_above_the_one_before_is_invalid() {
     for (first, second) in [(0, 0), (4, 0), (0, 6)] {
         let records = [12, 0, 0, first, 1, 1, 0, 12, 0, 0, second, 1, 1, 0];
         let error = first_error(&parse(batch_of(&records, 2)).expect("sound"));
-        assert!(matches!(error, FormatError::Invalid { field: "record offset", .. }), "{first} {second}: {error}");
+        assert!(matches!(error, FormatError::Invalid { field: "offset delta", .. }), "{first} {second}: {error}");
         assert!(error.to_string().contains("above that of the record before, up to the batch's last offset"));
     }
 }
