@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::roll::{RollInput, draw_jitter, should_roll};
 use super::validate::Rules;
-use super::{Inner, Inside, LogError, Partition, Writer, load, store};
+use super::{Inner, Inside, LogError, Partition, Writer, load};
 use crate::config::{CompressionType, TopicSettings};
 use crate::format::{
     BatchBuilder, BatchHeader, BatchOptions, Compression, ProducerStamp, Record, RecordBatch, TransactionMarker,
@@ -216,6 +216,8 @@ impl Inner {
         draft: Draft<'_>,
         durability: Durability,
     ) -> Result<Appended, LogError> {
+        // It ends after the append lock, also where an error ends both.
+        let moving = self.offsets.moving();
         let mut writer = self.writer.lock();
         self.check_online()?;
         let generation = self.generation();
@@ -223,7 +225,7 @@ impl Inner {
             drop(writer);
             return self.answer_duplicate(known, draft.append_time, durability, generation);
         }
-        let base_offset = load(&self.log_end);
+        let base_offset = self.offsets.log_end();
         let end = base_offset.checked_add(u64::from(draft.count)).ok_or_else(|| LogError::TooLarge {
             partition: self.id.clone(),
             got: u64::from(draft.count),
@@ -240,14 +242,14 @@ impl Inner {
         if let Err(error) = active.write(draft.bytes, last_offset) {
             return Err(self.undo_write(&active, self.wrap(error)));
         }
-        self.note_data(&draft);
+        self.note_data(&draft, &moving);
         // The log end first: who sees the batch must find its end inside the log.
-        store(&self.log_end, end);
+        moving.set_log_end(end);
         active.publish(draft.bytes.len() as u64, facts);
         // Before the next append: it would publish a last stable offset for a transaction whose end didn't make it to the index.
-        self.note_marker(&draft, &active).inspect_err(|error| self.go_offline(error))?;
+        self.note_marker(&draft, &active, &moving).inspect_err(|error| self.go_offline(error))?;
         drop(writer);
-        self.waiters.wake();
+        drop(moving);
         // A newer epoch. What can't be written now is written before the recovery point moves.
         self.epochs.persist().ok();
         self.counters.appended_batches.add(1);
@@ -312,7 +314,7 @@ impl Inner {
         if should_roll(&input).is_none() {
             return Ok(active);
         }
-        self.roll_to(writer, load(&self.log_end))
+        self.roll_to(writer, self.offsets.log_end())
     }
 
     /// Seals the active segment and begins one at `base`. Nothing is synced here. The new file comes first, in full or not at all:

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Inner, LogError, Partition, SegmentFacts, Trash, load, store};
+use super::{Inner, LogError, Partition, SegmentFacts, Trash};
 use crate::clock::Deadline;
 use crate::format::file_name::FileName;
 use crate::segment::{Segment, SegmentError};
@@ -141,7 +141,7 @@ impl Inner {
     /// What retention decides on, oldest segment first.
     fn segment_facts(&self) -> Result<Vec<SegmentFacts>, LogError> {
         let list = self.list();
-        let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain([load(&self.log_end)]);
+        let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain([self.offsets.log_end()]);
         let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
             let largest_timestamp = match segment.largest_timestamp() {
                 Ok(Some(timestamp)) => Some(timestamp),
@@ -164,7 +164,7 @@ impl Inner {
         }
         self.check_online()?;
         if count > self.list().sealed().len() && self.list().active().size() > 0 {
-            let rolled = self.roll_to(&mut writer, load(&self.log_end));
+            let rolled = self.roll_to(&mut writer, self.offsets.log_end());
             let is_full = rolled.as_ref().is_err_and(|error| error.kind() == ErrorKind::StorageFull);
             // On a full disk the sealed segments go first. They make room for another one, and the next look takes this one.
             if !is_full || self.list().sealed().is_empty() {
@@ -195,8 +195,8 @@ impl Inner {
     }
 
     fn raise_log_start(&self, offset: Offset) {
-        if offset > load(&self.log_start) {
-            store(&self.log_start, offset);
+        if offset > self.offsets.log_start() {
+            self.offsets.moving().set_log_start(offset);
             self.epochs.update(|table| table.truncate_from_start(offset));
         }
     }
@@ -249,7 +249,7 @@ impl Inner {
     }
 
     fn mark_start(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
-        let mark = self.dir.join(FileName::trimmed(load(&self.log_start)).to_string());
+        let mark = self.dir.join(FileName::trimmed(self.offsets.log_start()).to_string());
         if !marks.contains(&mark) {
             self.vfs.open(&mark, OpenMode::Create).map_err(|error| self.wrap(error))?;
             marks.push(mark);

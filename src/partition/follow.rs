@@ -17,7 +17,7 @@ use super::recover::log_bases;
 use super::replay::replay;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild};
-use super::{Inner, LogError, Partition, Writer, load, store};
+use super::{Inner, LogError, Partition, Writer};
 use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT, Suffix, UNBROKEN};
 use crate::format::{LeaderEpochCheckpoint, OffsetCheckpoint, PartitionMetadata, TopicId, parse_unbroken};
 use crate::segment::{Segment, SegmentError, file_path};
@@ -146,7 +146,7 @@ impl Inner {
 
     /// Follows the active segment; returns the log's end.
     fn follow_active(&self, writer: &mut Writer, list: &SegmentList) -> Result<Offset, LogError> {
-        let known = load(&self.log_end);
+        let known = self.offsets.log_end();
         let was_empty = list.active().size() == 0;
         let end = list.active().follow(known).map_err(|error| self.wrap(error))?;
         if end > known || writer.replayed < end {
@@ -182,9 +182,7 @@ impl Inner {
         let reached =
             replay(&mut producers, &list, writer.replayed..end, true, &|_| false).map_err(|error| self.wrap(error))?;
         writer.replayed = reached;
-        self.show(list, load(&self.log_start), end, producers.open_transactions().first_unstable());
-        drop(producers);
-        self.waiters.wake();
+        self.show(list, self.offsets.log_start(), end, producers.open_transactions().first_unstable());
         Ok(())
     }
 
@@ -204,11 +202,11 @@ impl Inner {
             return Err(self.changed());
         }
         let first = listed.list.first().base_offset();
-        let known = if listed.continues { load(&self.log_start) } else { Offset::ZERO };
+        let known = if listed.continues { self.offsets.log_start() } else { Offset::ZERO };
         let start = known.max(first).min(listed.end);
         self.follow_epochs()?;
         if listed.continues {
-            store(&self.log_start, start);
+            self.offsets.moving().set_log_start(start);
             self.show_followed(writer, listed.list, listed.end)?;
         } else {
             self.show_anew(writer, listed.list, start, listed.end)?;
@@ -232,7 +230,7 @@ impl Inner {
     /// The segments of these bases, the known ones as far as they are unchanged.
     fn open_listed(&self, sealed: &[Offset], last: Offset) -> Result<Listed, LogError> {
         let known = self.list();
-        let mut end = load(&self.log_end);
+        let mut end = self.offsets.log_end();
         // The active segment may be a sealed one by now.
         let active = self.followed_to_end(known.active(), &mut end, last)?;
         let continues = active.is_some() && last >= known.active().base_offset();
@@ -308,7 +306,6 @@ impl Inner {
         let rebuilt = rebuilt.map_err(|error| self.wrap(error))?;
         self.show(list, start, end, rebuilt.first_unstable());
         self.adopt_producers(writer, rebuilt);
-        self.waiters.wake();
         Ok(())
     }
 
@@ -351,10 +348,10 @@ impl Inner {
         let is_own =
             |entry: &&(String, i32, Offset)| entry.0 == self.id.topic.as_str() && entry.1 == self.id.partition.value();
         if let Some((_, _, start)) = checkpoint.entries.iter().find(is_own)
-            && *start > load(&self.log_start)
+            && *start > self.offsets.log_start()
             && *start <= end
         {
-            store(&self.log_start, *start);
+            self.offsets.moving().set_log_start(*start);
         }
     }
 

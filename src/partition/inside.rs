@@ -86,7 +86,7 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.inner.status.go_offline("a change of its files panicked".to_owned());
+            self.inner.change_status(|status| status.go_offline("a change of its files panicked".to_owned()));
         }
     }
 }
@@ -125,8 +125,13 @@ impl Inner {
 
     /// Lets nobody in any more. What is inside goes on.
     pub(super) fn set_closed(&self) {
-        self.status.close();
-        self.waiters.wake();
+        self.change_status(Status::close);
+    }
+
+    /// Changes the status, and wakes who waits: that may be over now.
+    pub(super) fn change_status(&self, change: impl FnOnce(&Status)) {
+        change(&self.status);
+        self.offsets.waiters().wake();
     }
 
     /// Refuses to go on when the partition is closed or can't be written.
@@ -168,7 +173,7 @@ impl Inner {
 
     /// Refuses every further change until the partition is reopened.
     pub(super) fn go_offline(&self, reason: &LogError) {
-        self.status.go_offline(reason.to_string());
+        self.change_status(|status| status.go_offline(reason.to_string()));
     }
 
     /// Begins a change of the files.

@@ -36,6 +36,7 @@ mod inside;
 mod lookup;
 mod max_timestamp;
 mod notes;
+mod offsets;
 mod producers;
 mod read;
 mod recover;
@@ -85,10 +86,10 @@ use delete::Removals;
 use epochs::EpochCache;
 use inside::Status;
 use notes::Ceiling;
+use offsets::Offsets;
 use producers::ProducerTable;
 use segments::SegmentList;
 use sync::GroupCommit;
-use wait::Waiters;
 
 /// The log of one partition. Clones share it.
 ///
@@ -116,11 +117,8 @@ struct Inner {
     status: Status,
     /// Replaced by whoever holds `writer`; readers clone it.
     segments: RwLock<SegmentList>,
-    log_end: AtomicI64,
-    log_start: AtomicI64,
+    offsets: Offsets,
     recovery_point: AtomicI64,
-    /// The first offset of the oldest open transaction; [`Offset::MAX`] when none is open.
-    first_unstable: AtomicI64,
     /// Where the next compaction begins; -1 when there was none.
     first_dirty: AtomicI64,
     /// Changed by whoever holds `writer`.
@@ -134,7 +132,6 @@ struct Inner {
     structure: Mutex<()>,
     writer: Mutex<Writer>,
     commits: GroupCommit,
-    waiters: Waiters,
     builders: BuilderPool,
     removals: Removals,
     trash: Mutex<Vec<Trash>>,
@@ -218,13 +215,13 @@ impl Partition {
     /// The first offset that can be read.
     #[must_use]
     pub fn log_start_offset(&self) -> Offset {
-        load(&self.inner.log_start)
+        self.inner.offsets.log_start()
     }
 
     /// The offset that the next record gets.
     #[must_use]
     pub fn log_end_offset(&self) -> Offset {
-        load(&self.inner.log_end)
+        self.inner.offsets.log_end()
     }
 
     /// The end of what consumers may read; equal to the log end offset until the partition is replicated.
@@ -237,7 +234,7 @@ impl Partition {
     /// watermark.
     #[must_use]
     pub fn last_stable_offset(&self) -> Offset {
-        self.inner.last_stable_offset(load(&self.inner.log_end))
+        self.inner.offsets.last_stable(self.log_end_offset())
     }
 
     /// Every record below this offset survives a power loss.
@@ -305,18 +302,19 @@ impl Inner {
         let segments = self.segments.read();
         let list = segments.clone();
         let active_size = list.active().size();
-        let log_end = load(&self.log_end);
-        let last_stable_offset = self.last_stable_offset(log_end);
-        View { list, active_size, log_start: load(&self.log_start), log_end, last_stable_offset }
+        let log_end = self.offsets.log_end();
+        let last_stable_offset = self.offsets.last_stable(log_end);
+        View { list, active_size, log_start: self.offsets.log_start(), log_end, last_stable_offset }
     }
 
     /// Publishes the segment list and all offsets together. A reader mixing old and new could treat an open transaction as
     /// committed.
     fn show(&self, list: SegmentList, start: Offset, end: Offset, first_unstable: Option<Offset>) {
+        let moving = self.offsets.moving();
         let mut segments = self.segments.write();
-        store(&self.log_start, start);
-        store(&self.log_end, end);
-        self.publish_first_unstable(first_unstable);
+        moving.set_log_start(start);
+        moving.set_log_end(end);
+        moving.set_first_unstable(first_unstable);
         *segments = list;
     }
 

@@ -80,15 +80,15 @@ impl Inner {
         let is_complete = self.status.is_online() && !self.has_unwritten_aborted();
         let verified = is_complete.then(|| VerifiedPoint::of(list.active()));
         let mut line = NoteLine {
-            recovery_point: load(&self.recovery_point).min(load(&self.log_end)),
-            log_start: load(&self.log_start),
+            recovery_point: load(&self.recovery_point).min(self.offsets.log_end()),
+            log_start: self.offsets.log_start(),
             first_base: self.removals.first_base().map_or(first, |base| base.min(first)),
-            high_watermark: load(&self.log_end),
+            high_watermark: self.offsets.log_end(),
             first_dirty: Offset::new(self.first_dirty.load(Ordering::Acquire)),
             verified,
             unbroken: Some(Unbroken {
                 from: load(&self.unbroken_from),
-                log_start: load(&self.log_start),
+                log_start: self.offsets.log_start(),
                 leader_epoch: self.epochs.current(),
             }),
         };

@@ -23,14 +23,15 @@ use super::cuts::CutGauge;
 use super::delete::Removals;
 use super::epochs::{EpochCache, EpochTable};
 use super::follow::Following;
+use super::inside::Status;
 use super::notes::{Notes, Unbroken};
+use super::offsets::Offsets;
 use super::producers::ProducerTable;
 use super::roll::draw_jitter;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
 use super::sync::Rewrite;
-use super::wait::Waiters;
 use super::{Inner, LogError, Partition, Writer, load};
 use crate::clock::{Clock, Moment};
 use crate::config::TopicSettings;
@@ -184,11 +185,9 @@ impl Partition {
             read_only: params.read_only,
             residency: params.residency,
             settings: RwLock::new(params.settings),
-            status: super::inside::Status::default(),
-            log_end: AtomicI64::new(opened.log_end.value()),
-            log_start: AtomicI64::new(opened.log_start.value()),
+            status: Status::default(),
+            offsets: Offsets::new(opened.log_start, opened.log_end),
             recovery_point: AtomicI64::new(recovery_point.value()),
-            first_unstable: AtomicI64::new(Offset::MAX.value()),
             first_dirty: AtomicI64::new(Offset::to_wire(compacted_to)),
             producers: Mutex::new(ProducerTable::default()),
             producer_expiration_ms: params.producer_expiration_ms,
@@ -196,7 +195,6 @@ impl Partition {
             gate: RwLock::new(()),
             structure: Mutex::new(()),
             commits: GroupCommit::default(),
-            waiters: Waiters::default(),
             builders: BuilderPool::default(),
             removals: Removals::new(opened.trim_marks.clone()),
             trash: Mutex::new(Vec::new()),
@@ -237,7 +235,7 @@ impl Partition {
                 inner.renew_notes()?;
                 inner.between_syncs(|| self.reopen_files(&mut writer))
             })?;
-            inner.status.come_back();
+            inner.change_status(Status::come_back);
             writer.last_flush = Moment::of(&*inner.clock);
             report
         };

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::producers::ProducerTable;
 use super::replay::Replay;
 use super::segments::SegmentList;
-use super::{Inner, LogError, Writer, load};
+use super::{Inner, LogError, Writer};
 use crate::format::file_name::{FileKind, FileName, Suffix};
 use crate::format::{ProducerEntry, ProducerSnapshot};
 use crate::segment::{Segment, SegmentError, file_path};
@@ -236,7 +236,7 @@ impl Inner {
         // Where all records were deleted, the snapshot alone remembers their producers.
         let is_needless = match writer.last_snapshot {
             Some(last) => end <= last,
-            None => end <= load(&self.log_start) && self.producers.lock().is_empty(),
+            None => end <= self.offsets.log_start() && self.producers.lock().is_empty(),
         };
         if is_needless {
             return Ok(false);
@@ -310,7 +310,7 @@ impl Inner {
     }
 
     pub(super) fn adopt_producers(&self, writer: &mut Writer, rebuilt: Rebuilt) {
-        self.publish_first_unstable(rebuilt.first_unstable());
+        self.offsets.moving().set_first_unstable(rebuilt.first_unstable());
         *self.producers.lock() = rebuilt.table;
         rebuilt.taken.iter().for_each(|offset| self.hand_over_snapshot(*offset));
         writer.last_snapshot = rebuilt.last_snapshot;

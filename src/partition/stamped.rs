@@ -4,11 +4,10 @@
 //! the last stable offset right at every moment: a transaction is open before its first batch can be read, and closed only when
 //! its marker is in the log and, for an aborted one, in the transaction index.
 
-use std::sync::atomic::Ordering;
-
 use super::append::{Draft, Origin};
+use super::offsets::Moving;
 use super::producers::{BatchTrace, ProducerError};
-use super::{Appended, Durability, Generation, Inner, LogError, Partition, load};
+use super::{Appended, Durability, Generation, Inner, LogError, Partition};
 use crate::format::{
     BatchHeader, Compression, ProducerEntry, ProducerStamp, Record, RecordBatch, TransactionMarker, marker_batch,
 };
@@ -141,18 +140,18 @@ impl Inner {
     }
 
     /// Notes a written data batch, before readers can see it.
-    pub(super) fn note_data(&self, draft: &Draft<'_>) {
+    pub(super) fn note_data(&self, draft: &Draft<'_>, moving: &Moving<'_>) {
         if matches!(draft.origin, Origin::Producer(_))
             && let Ok(header) = BatchHeader::peek(draft.bytes)
         {
             let mut producers = self.producers.lock();
             producers.note_data(&header);
-            self.publish_first_unstable(producers.open_transactions().first_unstable());
+            moving.set_first_unstable(producers.open_transactions().first_unstable());
         }
     }
 
     /// Notes a marker that readers can see, in `active`.
-    pub(super) fn note_marker(&self, draft: &Draft<'_>, active: &Segment) -> Result<(), LogError> {
+    pub(super) fn note_marker(&self, draft: &Draft<'_>, active: &Segment, moving: &Moving<'_>) -> Result<(), LogError> {
         if !matches!(draft.origin, Origin::Marker(_)) {
             return Ok(());
         }
@@ -164,18 +163,7 @@ impl Inner {
         if let Some(entry) = completed.and_then(|completed| completed.aborted()) {
             active.add_aborted(entry).map_err(|error| self.wrap(error))?;
         }
-        self.publish_first_unstable(producers.open_transactions().first_unstable());
+        moving.set_first_unstable(producers.open_transactions().first_unstable());
         Ok(())
-    }
-
-    /// Lets readers of committed records go up to `first`.
-    pub(super) fn publish_first_unstable(&self, first: Option<Offset>) {
-        self.first_unstable.store(first.unwrap_or(Offset::MAX).value(), Ordering::Release);
-    }
-
-    /// The end of what is decided below the high watermark, which must have been loaded before: a transaction that begins after
-    /// that lies above it.
-    pub(super) fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
-        high_watermark.min(load(&self.first_unstable)).max(load(&self.log_start))
     }
 }

@@ -147,7 +147,7 @@ impl Inner {
 
     /// Syncs the segments that were sealed since the last time, indexes included, and the active one's batches.
     fn sync_all(&self) -> Result<(), LogError> {
-        let end = load(&self.log_end);
+        let end = self.offsets.log_end();
         self.sync_up_to(end, |from| self.sync_segments(from))
     }
 

@@ -121,7 +121,7 @@ impl Inner {
         self.lower_first_dirty(list.active().base_offset());
         self.forget_rewrites_from(offset);
         let producers = self.rebuild_producers(&list, offset)?;
-        self.show(list, load(&self.log_start).min(offset), offset, producers.first_unstable());
+        self.show(list, self.offsets.log_start().min(offset), offset, producers.first_unstable());
         self.adopt_producers(writer, producers);
         self.epochs.update(|table| table.truncate_from_end(offset));
         self.epochs.persist().map_err(|error| self.wrap(error))?;
@@ -167,7 +167,7 @@ impl Inner {
     }
 
     fn carry_out_start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
-        self.lower_notes(Ceiling { end: offset.min(load(&self.log_end)), first_dirty: Offset::ZERO })?;
+        self.lower_notes(Ceiling { end: offset.min(self.offsets.log_end()), first_dirty: Offset::ZERO })?;
         let mark = self.mark_restart(offset)?;
         let old = self.list().to_vec();
         self.drop_snapshots_above(Offset::ZERO)?;
@@ -182,8 +182,6 @@ impl Inner {
         self.first_dirty.store(Offset::to_wire(None), Ordering::Release);
         self.adopt_producers(writer, Rebuilt::of_empty_log(offset));
         self.epochs.update(super::epochs::EpochTable::clear);
-        // Who waits for an offset below the new beginning waits for nothing.
-        self.waiters.wake();
         self.epochs.persist().map_err(|error| self.wrap(error))?;
         // The mark goes last: without it, a note of the old log start would make a hole of what lies before the new one.
         self.lift_ceiling();

@@ -1,4 +1,7 @@
 //! Waiting for the log to grow, from any number of threads; an append pays one load when nobody waits.
+//!
+//! A wait compares state and counts no signals. What it looks at, the offsets and the status, wakes it where it is stored:
+//! `offsets.rs` and `Inner::change_status`.
 
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -11,7 +14,7 @@ use crate::types::Offset;
 /// How often a partition that another process writes is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Threads that wait for the log end to move.
+/// Threads that wait for an offset to move, or for the end of the partition's use.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     count: AtomicUsize,
@@ -20,9 +23,9 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Wakes everybody; to be called after the new log end was stored.
+    /// Wakes everybody; to be called after what they look at was stored.
     pub(super) fn wake(&self) {
-        // Pairs with the fence in `wait`: either this sees the waiter, or the waiter sees the new log end.
+        // Pairs with the fence in `wait`: either this sees the waiter, or the waiter sees what is new.
         fence(Ordering::SeqCst);
         if self.count.load(Ordering::Relaxed) > 0 {
             drop(self.lock.lock());
@@ -57,7 +60,10 @@ impl Waiters {
 
 impl Partition {
     /// Waits until the log has come past `offset`, at most `timeout`; returns whether it has. Usually the record is there then; one that
-    /// has been deleted, or that the log started over above, is told by the read. Returns early, with `false`, when the partition is closed. A partition opened read-only looks for what another process wrote every 10 ms.
+    /// has been deleted, or that the log started over above, is told by the read. Returns early, with `false`, when the partition is
+    /// closed, and when it goes offline meanwhile, as it does for a moment while it is reopened. A wait for a partition that is
+    /// offline already lasts until that is reopened and written to, so that a loop of waiting and reading doesn't spin. A
+    /// partition opened read-only looks for what another process wrote every 10 ms.
     #[must_use]
     pub fn wait_for(&self, offset: Offset, timeout: Duration) -> bool {
         self.wait_until(timeout, || self.log_end_offset() > offset)
@@ -78,7 +84,9 @@ impl Partition {
         if self.inner.read_only {
             return self.poll_until(deadline, is_there);
         }
-        self.inner.waiters.wait(deadline, || is_there() || self.inner.status.is_closed());
+        let was_online = !self.inner.status.is_offline();
+        let is_over = || self.inner.status.is_closed() || was_online && self.inner.status.is_offline();
+        self.inner.offsets.waiters().wait(deadline, || is_there() || is_over());
         is_there()
     }
 
@@ -97,7 +105,8 @@ impl Partition {
                 return false;
             }
             let next = now.checked_add(POLL);
-            self.inner.waiters.wait(next.min(deadline).or(next), || is_there() || self.inner.status.is_closed());
+            let is_closed = || self.inner.status.is_closed();
+            self.inner.offsets.waiters().wait(next.min(deadline).or(next), || is_there() || is_closed());
         }
     }
 }
