@@ -338,3 +338,52 @@ fn a_compaction_that_fails_is_told_as_one() {
     rig.vfs.clear_faults();
     assert_eq!(tick(&rig).compacted_partitions, 1);
 }
+
+/// How often one tick, whose retention empties every partition of a topic, replaces each file of the root.
+fn root_files_replaced_by_a_tick(partitions: u32) -> Vec<(String, usize)> {
+    let (vfs, clock) = (FaultyVfs::new(MemoryVfs::new()), ManualClock::new(at(0)));
+    let store = support::open(Arc::new(vfs.clone()), &clock);
+    let topic = store.create_topic("t", partitions, config(&[("retention.ms", "1000")])).unwrap();
+    for partition in topic.partitions() {
+        append_at(&partition, "old", 0);
+    }
+    let replaced = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&replaced);
+    let in_root = PathFilter::matching(move |path| {
+        if path.parent().is_some_and(|parent| parent.ends_with("log")) {
+            seen.lock().unwrap().push(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+        false
+    });
+    vfs.inject(Fault::new(Operation::Rename, Effect::Error(io::ErrorKind::Other)).on(in_root));
+    let report = store.tick(at(5000)).unwrap();
+    assert_eq!((report.expired_segments, report.checkpointed), (partitions as usize, true));
+    let mut names = replaced.lock().unwrap().clone();
+    names.sort();
+    names.chunk_by(|left, right| left == right).map(|same| (same[0].clone(), same.len())).collect()
+}
+
+#[test]
+fn a_tick_replaces_each_file_of_the_root_once_however_many_partitions_lose_records() {
+    for partitions in [10, 100] {
+        let replaced = root_files_replaced_by_a_tick(partitions);
+        assert!(!replaced.is_empty());
+        assert!(replaced.iter().all(|(_, times)| *times == 1), "{partitions} partitions: {replaced:?}");
+    }
+}
+
+#[test]
+fn the_mark_of_a_raised_log_start_goes_with_the_checkpoint_that_notes_it() {
+    let rig = Rig::new(&[("retention.ms", "1000")]);
+    append_at(&rig.partition, "old", 0);
+    let is_marked = || rig.files().iter().any(|name| name.ends_with(".trimmed"));
+    rig.vfs.inject(always(Operation::Write, "-offset-checkpoint", io::ErrorKind::StorageFull));
+    assert_eq!(rig.store.tick(at(5000)).unwrap().expired_segments, 1);
+    assert!(is_marked());
+    append_at(&rig.partition, "old too", 0);
+    assert_eq!(rig.store.tick(at(5000)).unwrap().expired_segments, 1);
+    assert_eq!(rig.files().iter().filter(|name| name.ends_with(".trimmed")).count(), 1, "{:?}", rig.files());
+    rig.vfs.clear_faults();
+    assert!(rig.store.tick(at(5000)).unwrap().checkpointed);
+    assert!(!is_marked());
+}

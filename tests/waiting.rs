@@ -1,4 +1,5 @@
 //! Who waits for an offset wakes as soon as it is reached, whatever moved it, and as soon as the partition goes offline.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io;
 use std::thread;

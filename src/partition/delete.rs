@@ -2,8 +2,9 @@
 //!
 //! What goes is decided and taken out of the log under the append lock, and no file is touched there. Before the first file loses
 //! its name, a mark says durably where the log starts now, and names go oldest first; so a crash leaves the end of the log. The
-//! mark is an empty file, which a full disk has room for, and goes when the notes say the same. A file that can't be renamed stays
-//! in line for the next try, and so does one whose producers no durable snapshot tells of. Opening passes over whatever lies below the log start.
+//! mark is an empty file, which a full disk has room for, and goes with the next checkpoint, when the notes say the same: those of all
+//! partitions are written together, so that a tick over many writes them once. A file that can't be renamed stays in line for the
+//! next try, and so does one whose producers no durable snapshot tells of. Opening passes over whatever lies below the log start.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -26,11 +27,27 @@ pub(super) struct Removals {
     /// The base offset of a segment that is about to take the place of others, of which some have been removed.
     returning: Mutex<Option<Offset>>,
     /// The marks of the log start. Whoever removes segments holds this lock throughout.
-    marks: Mutex<Vec<PathBuf>>,
+    marks: Mutex<Marks>,
+}
+
+/// Files whose names say where the log starts.
+#[derive(Debug, Default)]
+struct Marks {
+    paths: Vec<PathBuf>,
+    /// Counts how often something was removed under a mark.
+    removals: u64,
+}
+
+/// Marks that may go once the notes were renewed.
+#[derive(Debug)]
+pub(crate) struct SettledMarks {
+    partition: Partition,
+    removals: u64,
 }
 
 impl Removals {
     pub(super) fn new(marks: Vec<PathBuf>) -> Self {
+        let marks = Marks { paths: marks, removals: 0 };
         Self { waiting: Mutex::default(), returning: Mutex::default(), marks: Mutex::new(marks) }
     }
 
@@ -107,6 +124,16 @@ impl Partition {
         Ok(expired)
     }
 
+    /// The marks of the log start, if there are any, once all that was removed under them is gone durably. They may go when the
+    /// notes were renewed after this. Where the folder can't be synced, they stay. The caller keeps the folder from being given away.
+    pub(crate) fn settle_marks(&self) -> Option<SettledMarks> {
+        let marks = self.inner.removals.marks.lock();
+        if marks.paths.is_empty() || self.inner.sync_folder().is_err() {
+            return None;
+        }
+        Some(SettledMarks { partition: self.clone(), removals: marks.removals })
+    }
+
     /// Unlinks files that were deleted longer ago than `file.delete.delay.ms`; returns how many. One that can't be unlinked is
     /// tried again by the next call.
     pub(crate) fn remove_expired_files(&self, now: Timestamp) -> Result<usize, LogError> {
@@ -134,6 +161,18 @@ impl Partition {
             }
         }
         failure.map_or(Ok(removed), |error| Err(self.inner.wrap(error)))
+    }
+}
+
+impl SettledMarks {
+    /// Removes the marks, whose place the notes have taken, unless more was removed under them meanwhile. One that can't be removed
+    /// goes with the next checkpoint.
+    pub(crate) fn give_up(self) {
+        let inner = &self.partition.inner;
+        let mut marks = inner.removals.marks.lock();
+        if marks.removals == self.removals {
+            inner.remove_marks(&mut marks.paths).ok();
+        }
     }
 }
 
@@ -201,7 +240,7 @@ impl Inner {
         }
     }
 
-    /// Takes the names of segments that have left the log, oldest first. Once the notes say where the log starts, the mark goes.
+    /// Takes the names of segments that have left the log, oldest first, under a mark that says where the log starts.
     pub(super) fn finish_removals(&self) -> Result<(), LogError> {
         let mut marks = self.removals.marks.lock();
         let mut waiting: Vec<_> = self.removals.waiting.lock().iter().cloned().collect();
@@ -220,7 +259,6 @@ impl Inner {
             self.mark_deleted(segment)?;
             self.removals.waiting.lock().pop_front();
         }
-        self.give_up_marks(&mut marks)?;
         secured
     }
 
@@ -235,26 +273,17 @@ impl Inner {
         (waiting.iter().rposition(is_covered).unwrap_or(0), Err(error))
     }
 
-    /// Removes the marks once the notes say where the log starts.
-    fn give_up_marks(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
-        if marks.is_empty() {
-            return Ok(());
-        }
-        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))?;
-        // On a full disk this has to wait until the removed files have made room.
-        if self.renew_notes().is_ok() {
-            self.remove_marks(marks)?;
-        }
-        Ok(())
-    }
-
-    fn mark_start(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
+    fn mark_start(&self, marks: &mut Marks) -> Result<(), LogError> {
         let mark = self.dir.join(FileName::trimmed(self.offsets.log_start()).to_string());
-        if !marks.contains(&mark) {
+        marks.removals += 1;
+        if !marks.paths.contains(&mark) {
             self.vfs.open(&mark, OpenMode::Create).map_err(|error| self.wrap(error))?;
-            marks.push(mark);
+            marks.paths.push(mark.clone());
         }
-        self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
+        self.sync_folder()?;
+        // Older ones say less, and would be one more for each removal until the next checkpoint.
+        marks.paths.retain(|older| *older == mark || self.vfs.remove_file(older).is_err());
+        Ok(())
     }
 
     /// The marks don't come back after the next sync of the folder: whatever lowers the log start syncs it.
@@ -271,11 +300,13 @@ impl Inner {
     /// Sees to it that no mark of the log start is left, which would contradict a lower one.
     pub(super) fn require_no_marks(&self) -> Result<(), LogError> {
         self.finish_removals()?;
-        if self.removals.marks.lock().is_empty() {
-            Ok(())
-        } else {
-            self.renew_notes().and_then(|()| self.finish_removals())
+        let mut marks = self.removals.marks.lock();
+        if marks.paths.is_empty() {
+            return Ok(());
         }
+        self.sync_folder()?;
+        self.renew_notes()?;
+        self.remove_marks(&mut marks.paths)
     }
 
     /// Renames the files of segments at the log's end that leave it, newest first, and remembers when to unlink them. Where a gap

@@ -68,6 +68,7 @@ pub use producers::ProducerError;
 pub use read::{Isolation, Read};
 pub use recover::{Cut, PartitionRecovery, VerifiedPoint};
 
+pub(crate) use delete::SettledMarks;
 pub(crate) use inside::Inside;
 pub(crate) use notes::{NoteLine, Notes, Unbroken};
 pub(crate) use recover::OpenParams;

@@ -65,7 +65,7 @@ use crate::clock::Clock;
 use crate::config::{StoreConfig, StoreSettings, TopicConfig};
 use crate::metrics::{Counters, StoreMetrics};
 use crate::name::{TopicName, TopicPartition};
-use crate::partition::{CutFiles, LogError, Partition};
+use crate::partition::{CutFiles, LogError, Partition, SettledMarks};
 use crate::types::Timestamp;
 use crate::vfs::DirLock;
 use parallel::in_parallel;
@@ -393,8 +393,13 @@ impl Shared {
         results.into_iter().collect()
     }
 
+    /// Writes the checkpoints. What only marks in the partitions' folders said is said there then, and the marks go.
     fn write_checkpoints(&self) -> Result<(), StoreError> {
-        Ok(self.opener.notes.renew_all(&self.own_partitions())?)
+        let partitions = self.own_partitions();
+        let settled: Vec<_> = partitions.iter().filter_map(Partition::settle_marks).collect();
+        self.opener.notes.renew_all(&partitions)?;
+        settled.into_iter().for_each(SettledMarks::give_up);
+        Ok(())
     }
 
     fn cut_files(&self) -> CutFiles {

@@ -91,7 +91,7 @@ impl Opening<'_> {
         Ok(true)
     }
 
-    /// Finds the marks of the log start. They go with the next removal, when the notes say the same.
+    /// Finds the marks of the log start. They go with the next checkpoint, when the notes say the same.
     pub(super) fn read_trim_marks(&mut self, names: &[String]) {
         let marks = names.iter().filter_map(|name| FileName::parse(name));
         for mark in marks.filter(|name| name.kind() == FileKind::Trimmed && name.suffix() == Suffix::None) {
