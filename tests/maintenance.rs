@@ -360,7 +360,7 @@ fn root_files_replaced_by_a_tick(partitions: u32) -> Vec<(String, usize)> {
     assert_eq!((report.expired_segments, report.checkpointed), (partitions as usize, true));
     let mut names = replaced.lock().unwrap().clone();
     names.sort();
-    names.chunk_by(|left, right| left == right).map(|same| (same[0].clone(), same.len())).collect()
+    names.chunk_by(|left, right| left == right).map(|same| (same.first().unwrap().clone(), same.len())).collect()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use stratalog::format::TransactionResult::Abort;
 use stratalog::vfs::{Hook, Operation, PathFilter};
 use stratalog::{Durability, Isolation, OffsetSpec, Partition, Record};
-use support::{Rig, append_at, at, in_transaction, marker, offset, read_all};
+use support::{Rig, append_at, at, config, in_transaction, marker, offset, read_all};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -117,5 +117,23 @@ fn a_held_segment_is_read_while_its_files_are_being_renamed() {
             assert_eq!(first.largest_timestamp().unwrap(), Some(at(4)));
         });
         assert_eq!(held.first().unwrap().batches().filter(Result::is_ok).count(), 7);
+    }
+}
+
+#[test]
+fn appends_that_roll_end_while_the_notes_of_another_partition_are_written() {
+    for operation in [Operation::Write, Operation::Sync] {
+        let rig = Rig::new(&[("segment.bytes", "100")]);
+        let other = rig.store.create_topic("other", 1, config(&[])).unwrap().partition(0).unwrap();
+        append_at(&other, "a", 0);
+        append_at(&other, "b", 0);
+        let appends = || {
+            for time in 0..40 {
+                append_at(&rig.partition, "a value", time);
+            }
+            assert!(rig.partition.segments().len() > 20);
+        };
+        let hook = Hook::at(operation).path("offset-checkpoint");
+        while_stuck(&rig, hook, || other.truncate_to(offset(1)).unwrap(), appends);
     }
 }

@@ -19,6 +19,9 @@ pub(crate) trait Notes: fmt::Debug + Send + Sync {
     /// Puts what `line` returns in the place of what is noted of the partition, durably.
     fn renew(&self, partition: &TopicPartition, line: &dyn Fn() -> NoteLine) -> Result<(), IoError>;
 
+    /// As [`Notes::renew`], but where another partition's notes are being written just now, this one's are left to the next checkpoint.
+    fn renew_unless_busy(&self, partition: &TopicPartition, line: &dyn Fn() -> NoteLine) -> Result<(), IoError>;
+
     /// Forgets what was verified in this boot, of all partitions, where [`Notes::renew`] has failed. This needs no room.
     fn forget_verified(&self);
 }
@@ -101,6 +104,12 @@ impl Inner {
     /// Brings the notes up to date, durably.
     pub(super) fn renew_notes(&self) -> Result<(), LogError> {
         self.notes.renew(&self.id, &|| self.note_line()).map_err(|error| self.wrap(error))
+    }
+
+    /// Brings the notes up to date for an append, which must not wait for the notes of another partition. The next checkpoint does what
+    /// is not done here.
+    pub(super) fn renew_notes_in_passing(&self) {
+        self.notes.renew_unless_busy(&self.id, &|| self.note_line()).ok();
     }
 
     /// Lowers the notes, durably, to what will hold once the log is cut. They stay down until [`Inner::lift_ceiling`].

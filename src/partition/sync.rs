@@ -111,10 +111,10 @@ impl Inner {
     }
 
     /// Syncs sealed segments where more wait than should, and notes how far the log is durable, so that a kill leaves few to sync
-    /// again. A note that can't be written now is written by the next checkpoint.
+    /// again.
     pub(super) fn sync_sealed_if_many(&self) -> Result<(), LogError> {
         if self.commits.sealed.lock().len() > SEALED_WAITING_MAX && self.sync_sealed()? {
-            self.renew_notes().ok();
+            self.renew_notes_in_passing();
         }
         Ok(())
     }

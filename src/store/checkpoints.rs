@@ -11,7 +11,8 @@
 //!
 //! [`NoteKeeper`] holds a line for each partition and is the only one to write the files. A partition that is about to cut its log
 //! has its line lowered there; a checkpoint asks every partition for its line. Both happen under the keeper's lock, so that no
-//! checkpoint brings an old line back. The lock is the last one that anybody takes.
+//! checkpoint brings an old line back. The lock is the last one that anybody takes, and held over the writing of the files: appends
+//! don't wait for it.
 //!
 //! A damaged file never keeps a store from opening: it is reported, and the last column holds. Each file is replaced
 //! as a whole, and one that would not change is left alone, so that an idle store writes nothing.
@@ -157,9 +158,11 @@ struct State {
 
 impl Notes for NoteKeeper {
     fn renew(&self, partition: &TopicPartition, line: &dyn Fn() -> NoteLine) -> Result<(), IoError> {
-        let mut state = self.state.lock();
-        state.lines.insert(partition.clone(), line());
-        self.write(&mut state)
+        self.renew_one(&mut self.state.lock(), partition, line)
+    }
+
+    fn renew_unless_busy(&self, partition: &TopicPartition, line: &dyn Fn() -> NoteLine) -> Result<(), IoError> {
+        self.state.try_lock().map_or(Ok(()), |mut state| self.renew_one(&mut state, partition, line))
     }
 
     fn forget_verified(&self) {
@@ -180,6 +183,16 @@ impl NoteKeeper {
     ) -> Self {
         let lines = partitions.map(|id| (id.clone(), noted.line(id))).collect();
         Self { vfs, root, state: Mutex::new(State { lines, written: BTreeMap::new() }) }
+    }
+
+    fn renew_one(
+        &self,
+        state: &mut State,
+        partition: &TopicPartition,
+        line: &dyn Fn() -> NoteLine,
+    ) -> Result<(), IoError> {
+        state.lines.insert(partition.clone(), line());
+        self.write(state)
     }
 
     /// Brings the files up to date with `partitions`, durably. Lines of others stay as they are.
