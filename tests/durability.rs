@@ -229,3 +229,42 @@ fn appends_wait_for_the_reopening_of_a_partition_that_is_online_and_go_on_after_
     assert!(is_reached && has_waited);
     assert_eq!(values(&rig.partition), ["before", "meanwhile"]);
 }
+
+/// Calls to the file system that the first durable append makes after a hundred rolls, with a tick after each few of them or none.
+fn calls_of_a_durable_append_after_rolls(ticks: bool) -> u64 {
+    let rig = Rig::new(&[]);
+    for round in 0..100 {
+        append(&rig.partition, "v");
+        rig.partition.roll().unwrap();
+        if ticks && round % 5 == 4 {
+            assert!(rig.store.tick(rig.clock.now()).unwrap().failures.is_empty());
+        }
+    }
+    let before = rig.vfs.calls();
+    durable(&rig.partition, "durable").unwrap();
+    rig.vfs.calls() - before
+}
+
+#[test]
+fn a_durable_append_pays_for_few_of_the_rolls_before_it() {
+    let (ticked, unticked) =
+        (calls_of_a_durable_append_after_rolls(true), calls_of_a_durable_append_after_rolls(false));
+    assert!(ticked < 20, "{ticked} calls");
+    assert!(unticked < 100, "{unticked} calls");
+}
+
+#[test]
+fn a_snapshot_that_a_tick_cannot_sync_is_synced_by_the_next_and_keeps_the_partition_online() {
+    let rig = Rig::new(&[]);
+    rig.partition.append_from(support::stamp(1, 0, 0), &[Record::new("a")], Durability::Written).unwrap();
+    rig.partition.roll().unwrap();
+    let fault = Fault::new(Operation::Sync, Effect::Error(io::ErrorKind::Other));
+    rig.vfs.inject(Fault { path_contains: ".snapshot".to_owned(), ..fault });
+    assert!(!rig.store.tick(rig.clock.now()).unwrap().failures.is_empty());
+    append(&rig.partition, "b");
+    rig.partition.roll().unwrap();
+    assert!(rig.store.tick(rig.clock.now()).unwrap().failures.is_empty());
+    let lost = open(Arc::new(rig.memory.crash_image()), &rig.clock);
+    let again = partition_of(&lost).append_from(support::stamp(1, 0, 0), &[Record::new("a")], Durability::Written);
+    assert!(again.unwrap().is_duplicate);
+}

@@ -5,8 +5,8 @@
 //! the error. For the same reason nothing that an unclean opening found above the recovery point counts as synced, even where a
 //! sync succeeds: the bytes are written again first.
 //!
-//! Sealed segments wait for the next tick, which syncs them outside the append lock. Where nobody ticks, an appender does it when
-//! more than a few wait.
+//! Sealed segments and their producer snapshots wait for the next tick, which syncs them outside the append lock. Where nobody ticks,
+//! an appender does it when more than a few wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -75,8 +75,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Syncs the segments that were sealed since the last time, closes their files and moves the recovery point to the active
-    /// segment. Returns whether there were any; none are where the partition is offline or closed.
+    /// Syncs the segments that were sealed since the last time and their snapshots, closes their files and moves the recovery point to
+    /// the active segment. Returns whether there were any; none are where the partition is offline or closed.
     pub(crate) fn sync_sealed(&self) -> Result<bool, LogError> {
         let Ok(_inside) = self.inner.enter_writable() else { return Ok(false) };
         self.inner.sync_sealed()
@@ -105,7 +105,9 @@ impl Inner {
         let is_done = || Ok(self.commits.sealed.lock().is_empty());
         self.lead_sync(is_done, || {
             let end = self.list().active().base_offset();
-            self.sync_up_to(end, |_| self.sync_pending().map(|_| ()))
+            self.sync_up_to(end, |_| self.sync_pending().map(|_| ()))?;
+            // Each roll left one. Where nobody appends durably, they would be more and more, for one append to sync.
+            self.sync_snapshots().map(|_| ())
         })?;
         Ok(true)
     }
