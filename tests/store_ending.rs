@@ -5,14 +5,14 @@
 mod support;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use stratalog::vfs::{FaultyVfs, Gate, Hook, MemoryVfs, Operation};
 use stratalog::{
-    CompactionOptions, Durability, LogStore, ManualClock, Offset, Partition, Record, StoreError, StoreOptions,
+    CompactionOptions, Durability, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreError, StoreOptions,
     TopicConfig,
 };
 use support::{at, config, partition_of, read_all};
@@ -272,6 +272,42 @@ fn the_progress_callback_of_a_compaction_may_change_and_end_the_store() {
         assert!(done.load(Ordering::SeqCst));
         drop(store);
         drop(open(&vfs).unwrap());
+    }
+}
+
+#[test]
+fn a_callback_may_use_the_partition_that_is_compacted_and_is_refused_to_compact_it() {
+    type Call = fn(&LogStore, &Partition);
+    let calls: [Call; 6] = [
+        |_, partition| {
+            let refused = partition.compact().unwrap_err();
+            assert!(matches!(refused, LogError::InsideCompaction { .. }), "{refused}");
+        },
+        |store, _| assert!(store.tick(at(0)).unwrap().failures.is_empty()),
+        |_, partition| partition.truncate_to(partition.log_start_offset()).unwrap(),
+        |_, partition| drop(partition.reopen().unwrap()),
+        |_, partition| partition.roll().and_then(|()| partition.flush()).unwrap(),
+        |_, partition| _ = partition.delete_records_before(partition.log_end_offset()).unwrap(),
+    ];
+    for (number, call) in calls.into_iter().enumerate() {
+        let (sender, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let (_vfs, store) = compacted();
+            let partition = partition_of(&store);
+            let called = AtomicBool::new(false);
+            let progress = |_| {
+                if !called.swap(true, Ordering::SeqCst) {
+                    call(&store, &partition);
+                }
+                ControlFlow::Continue(())
+            };
+            drop(partition.compact_with(&CompactionOptions::new().on_progress(&progress)));
+            assert!(called.load(Ordering::SeqCst));
+            // Refusing one leaves the lock with the one that goes on, and it is free afterwards.
+            assert!(partition.compact().is_ok());
+            sender.send(()).unwrap();
+        });
+        assert!(ended.recv_timeout(SOON).is_ok(), "call {number} panicked or hangs");
     }
 }
 

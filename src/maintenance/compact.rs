@@ -80,6 +80,9 @@ impl<'a> CompactionOptions<'a> {
 
     /// Calls `progress` at the start and every few bytes. [`ControlFlow::Break`] cancels: groups of segments that were replaced
     /// stay so, the one that is being worked on stays as it was.
+    ///
+    /// The callback may use the store, and close it. It may not compact the same partition, which is an error, nor wait for a
+    /// thread that does, or that compacts another partition in whose callback this one is compacted.
     #[must_use]
     pub const fn on_progress(mut self, progress: &'a dyn Fn(CompactionProgress) -> ControlFlow<()>) -> Self {
         self.progress = progress;
@@ -167,11 +170,12 @@ impl Partition {
     /// or the newer ones that they gave way to.
     ///
     /// # Errors
+    /// [`LogError::InsideCompaction`] when the progress callback of a compaction of this partition asks for it.
     /// [`LogError::NotCompacted`] for a topic whose `cleanup.policy` has no `compact`: its records may lack keys.
     /// [`LogError::Segment`] when the disk fails or a batch is damaged; the group it is in stays as it was, and background work
     /// leaves a damaged partition alone from then on ([`Partition::uncleanable`]). [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
     pub fn compact_with(&self, options: &CompactionOptions<'_>) -> Result<CompactionReport, LogError> {
-        let _only = self.lock_cleaning();
+        let _only = self.lock_cleaning()?;
         self.check_cleanable()?;
         let settings = self.settings();
         if !settings.cleanup_policy.compacts() {

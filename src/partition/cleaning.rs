@@ -26,6 +26,11 @@ impl CleaningLock {
         *self.cleaner.lock() = Some(std::thread::current().id());
         Cleaning { lock: self, _turn: turn }
     }
+
+    /// Whether this thread is the one that cleans: then it is in a callback.
+    fn is_own(&self) -> bool {
+        *self.cleaner.lock() == Some(std::thread::current().id())
+    }
 }
 
 /// The right to clean a partition, until it is dropped.
@@ -57,10 +62,14 @@ impl Partition {
         is_new
     }
 
-    /// Waits until no other cleaning of this partition goes on, and holds off the next.
-    pub(crate) fn lock_cleaning(&self) -> Cleaning<'_> {
+    /// Waits until no other cleaning of this partition goes on, and holds off the next. Refused to the thread that cleans, which would
+    /// wait for itself.
+    pub(crate) fn lock_cleaning(&self) -> Result<Cleaning<'_>, LogError> {
         let lock = &self.inner.cleaning;
-        lock.hold(lock.turn.lock())
+        if lock.is_own() {
+            return Err(LogError::InsideCompaction { partition: self.id().clone() });
+        }
+        Ok(lock.hold(lock.turn.lock()))
     }
 
     /// As [`Partition::lock_cleaning`], but `None` while another cleaning goes on.
@@ -73,8 +82,7 @@ impl Partition {
     /// thread that cleans doesn't wait for itself: its progress callback may close the store.
     pub(crate) fn wait_for_cleaning(&self) {
         let lock = &self.inner.cleaning;
-        let is_own = *lock.cleaner.lock() == Some(std::thread::current().id());
-        if !is_own {
+        if !lock.is_own() {
             drop(lock.turn.lock());
         }
     }

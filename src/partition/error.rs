@@ -123,6 +123,12 @@ pub enum LogError {
         /// The partition.
         partition: TopicPartition,
     },
+    /// A compaction that was asked for by the progress callback of one of the same partition: it would wait for itself.
+    #[error("{partition} is being compacted by this very thread, which can't wait for itself")]
+    InsideCompaction {
+        /// The partition.
+        partition: TopicPartition,
+    },
     /// The writing process kept replacing or cutting files while this call looked at them. Retriable: the same call reads the log
     /// as it is then. Only for partitions opened read-only.
     #[error("{partition} is being changed by another process, look again")]
@@ -158,7 +164,8 @@ impl LogError {
             Self::NoRecords { .. }
             | Self::InvalidRecord { .. }
             | Self::InvalidTimestamp { .. }
-            | Self::NotCompacted { .. } => ErrorKind::InvalidInput,
+            | Self::NotCompacted { .. }
+            | Self::InsideCompaction { .. } => ErrorKind::InvalidInput,
             Self::InvalidBatch { source, .. } => source.kind(),
             Self::Producer { source, .. } => source.kind(),
             Self::TooLarge { .. } => ErrorKind::TooLarge,
@@ -184,6 +191,7 @@ impl LogError {
             | Self::Offline { partition, .. }
             | Self::Closed { partition }
             | Self::NotCompacted { partition }
+            | Self::InsideCompaction { partition }
             | Self::Changed { partition }
             | Self::ReadOnly { partition } => partition,
         }
