@@ -165,6 +165,69 @@ fn compaction_shows_the_old_records_or_the_new_ones_or_says_to_look_again_at_eac
     }
 }
 
+/// The log start and every record, as a follower sees them now; `None` when it says that it must look again.
+fn try_look(partition: &Partition) -> Option<(i64, Vec<(i64, String)>)> {
+    let looked = partition.find_offset(OffsetSpec::Earliest).and_then(|found| {
+        let start = found.unwrap().offset.value();
+        Ok((start, read_from(partition, start, 200)?))
+    });
+    match looked {
+        Ok(seen) => Some(seen),
+        Err(error) => {
+            assert!(error.kind() == ErrorKind::Changed, "{error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_cut_shows_the_old_log_or_the_new_one_or_says_to_look_again_at_each_of_its_steps() {
+    type Cut = fn(&Rig);
+    let cuts: [(&str, Cut); 5] = [
+        ("inside a segment", |rig| rig.partition.truncate_to(offset(5)).unwrap()),
+        ("between two segments", |rig| rig.partition.truncate_to(offset(6)).unwrap()),
+        ("start over above", |rig| rig.partition.truncate_fully_and_start_at(offset(50)).unwrap()),
+        ("start over at a segment", |rig| rig.partition.truncate_fully_and_start_at(offset(3)).unwrap()),
+        ("retention", |rig| {
+            rig.partition.delete_records_before(offset(9)).unwrap();
+            assert_eq!(rig.store.tick(at(0)).unwrap().expired_segments, 3);
+        }),
+    ];
+    for (what, cut) in cuts {
+        let mut seen_new = 0;
+        for (nth, reads_before) in (1..60).flat_map(|nth| [(nth, false), (nth, true)]) {
+            let rig = Rig::new(&[("file.delete.delay.ms", "0")]);
+            for number in 0..12 {
+                append(&rig.partition, &format!("value {number}"));
+                if number % 3 == 2 {
+                    rig.partition.roll().unwrap();
+                }
+            }
+            let beside = Beside::new(&rig);
+            let old = try_look(&rig.partition).unwrap();
+            if reads_before {
+                assert_eq!(try_look(&beside.partition).as_ref(), Some(&old));
+            }
+            let follower = beside.partition.clone();
+            let seen = Arc::new(std::sync::Mutex::new(None));
+            let sink = Arc::clone(&seen);
+            rig.vfs.hook(Hook::at(Operation::Mutation).nth(nth), move |_| {
+                *sink.lock().unwrap() = try_look(&follower);
+            });
+            cut(&rig);
+            rig.vfs.clear_hooks();
+            let new = try_look(&rig.partition).unwrap();
+            if let Some(seen) = seen.lock().unwrap().take() {
+                assert!(seen == old || seen == new, "{what}, step {nth}: {seen:?}");
+                seen_new += usize::from(seen == new);
+            }
+            assert_eq!(try_look(&beside.partition), Some(new), "{what}, step {nth}");
+            assert!(!rig.files().iter().any(|name| name.ends_with(".truncated")), "{what}");
+        }
+        assert!(seen_new > 0 || !what.contains("retention"), "{what}");
+    }
+}
+
 #[test]
 fn a_log_that_was_cut_and_went_on_with_other_records_is_read_anew() {
     type Cut = fn(&Partition);

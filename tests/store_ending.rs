@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use stratalog::vfs::{FaultyVfs, Gate, Hook, MemoryVfs, Operation};
 use stratalog::{
-    CompactionOptions, Durability, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreError, StoreOptions,
-    TopicConfig,
+    CompactionOptions, Durability, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreError,
+    StoreOptions, TopicConfig,
 };
 use support::{at, config, partition_of, read_all};
 

@@ -107,7 +107,7 @@ fn content_of(name: &str) -> Option<Content> {
             FileKind::TxnIndex => Content::TxnIndex(base),
             FileKind::Snapshot => Content::Snapshot,
             // Its name says all there is.
-            FileKind::Replaced | FileKind::Restarted | FileKind::Trimmed => return None,
+            FileKind::Replaced | FileKind::Restarted | FileKind::Trimmed | FileKind::Truncated => return None,
             FileKind::LeaderEpochs => Content::LeaderEpochs,
             FileKind::PartitionMetadata => Content::Metadata,
         });

@@ -7,6 +7,7 @@
 //! | `<offset>.replaced` | the last of the segments that a swap in progress replaces; no content |
 //! | `<offset>.restarted` | where a log that is being emptied begins anew; no content |
 //! | `<offset>.trimmed` | the log start while segments below it lose their names; no content |
+//! | `<offset>.truncated` | the end that a log gets while it is being cut; no content |
 //! | `stratalog-cuts` | what recovery cut off and nobody has read of yet, in a partition folder |
 //! | `leader-epoch-checkpoint`, `partition.metadata` | one of each in a partition folder |
 //! | any of these, then `.deleted`, `.cleaned`, `.swap`, `.tmp` or `.cut` | not live: going, coming or put aside |
@@ -70,6 +71,8 @@ pub enum FileKind {
     /// `.trimmed`: while segments at the log's start are removed, the new log start stands in this name; this crate's own, and
     /// empty.
     Trimmed,
+    /// `.truncated`: while a log is being cut, the offset that it will end at stands in this name; this crate's own, and empty.
+    Truncated,
     /// `leader-epoch-checkpoint`.
     LeaderEpochs,
     /// `partition.metadata`.
@@ -78,7 +81,7 @@ pub enum FileKind {
 
 impl FileKind {
     /// The kinds whose files are named after an offset, with their extensions.
-    const NUMBERED: [(Self, &'static str); 8] = [
+    const NUMBERED: [(Self, &'static str); 9] = [
         (Self::Log, "log"),
         (Self::OffsetIndex, "index"),
         (Self::TimeIndex, "timeindex"),
@@ -87,6 +90,7 @@ impl FileKind {
         (Self::Replaced, "replaced"),
         (Self::Restarted, "restarted"),
         (Self::Trimmed, "trimmed"),
+        (Self::Truncated, "truncated"),
     ];
 }
 
@@ -196,6 +200,12 @@ impl FileName {
     #[must_use]
     pub const fn trimmed(log_start: Offset) -> Self {
         Self::numbered(FileKind::Trimmed, log_start)
+    }
+
+    /// The mark of a log that is being cut and will end at this offset.
+    #[must_use]
+    pub const fn truncated(end: Offset) -> Self {
+        Self::numbered(FileKind::Truncated, end)
     }
 
     /// `leader-epoch-checkpoint`.

@@ -6,7 +6,9 @@
 //! was replaced meanwhile is read again.
 //!
 //! A follower shows what a reader in the writing process saw at some moment, or says that it must look again
-//! ([`LogError::Changed`]); the latter while the writer swaps compacted segments, when a listing can miss some.
+//! ([`LogError::Changed`]); the latter while the writer swaps compacted segments, when a listing can miss some, and while it cuts the
+//! log or starts it over, when the files go one by one. Where the writer fails or dies in the middle of that, it is so until it
+//! reopens the partition, or somebody opens the store for writing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -58,6 +60,24 @@ struct Listed {
     end: Offset,
     /// Whether it goes on where the known log ended.
     continues: bool,
+}
+
+/// What the names in a folder say.
+struct Settled {
+    /// The bases of the segments.
+    bases: BTreeSet<Offset>,
+    /// Below this, segments are on their way out, one by one.
+    log_start: Offset,
+}
+
+/// Whether a file of this name says that the writer is changing the log. Segments that are being swapped are under neither name for a
+/// moment, and then without their indexes; a log that is cut or starts over loses them one by one.
+fn is_unsettled(name: &FileName) -> bool {
+    match name.suffix() {
+        Suffix::Swap => true,
+        Suffix::None => matches!(name.kind(), FileKind::Restarted | FileKind::Truncated),
+        _ => false,
+    }
 }
 
 impl Partition {
@@ -189,8 +209,8 @@ impl Inner {
     /// Takes the log from the folder as it is now.
     fn list_again(&self, writer: &mut Writer) -> Result<(), LogError> {
         self.check_same_topic(writer)?;
-        let bases = self.settled_bases()?;
-        let mut sealed: Vec<Offset> = bases.iter().copied().collect();
+        let settled = self.settled()?;
+        let mut sealed: Vec<Offset> = settled.bases.iter().copied().collect();
         let Some(last) = sealed.pop() else {
             // A folder without a log, as it was when it was opened.
             let is_empty = self.list().first().size() == 0 && self.list().sealed().is_empty();
@@ -198,12 +218,12 @@ impl Inner {
         };
         let listed = self.open_listed(&sealed, last)?;
         // A listing isn't taken at one moment: only what it shows twice was there at once.
-        if self.settled_bases()? != bases {
+        if self.settled()?.bases != settled.bases {
             return Err(self.changed());
         }
         let first = listed.list.first().base_offset();
         let known = if listed.continues { self.offsets.log_start() } else { Offset::ZERO };
-        let start = known.max(first).min(listed.end);
+        let start = known.max(first).max(settled.log_start).min(listed.end);
         self.follow_epochs()?;
         if listed.continues {
             self.offsets.moving().set_log_start(start);
@@ -216,15 +236,16 @@ impl Inner {
         Ok(())
     }
 
-    /// The bases of the segments in the folder.
-    fn settled_bases(&self) -> Result<BTreeSet<Offset>, LogError> {
+    /// What the folder says while the writer is in the middle of nothing.
+    fn settled(&self) -> Result<Settled, LogError> {
         let names = self.names()?;
-        let mut parsed = names.iter().filter_map(|name| FileName::parse(name));
-        // Segments that are being swapped are under neither name for a moment, and then without their indexes.
-        if parsed.any(|name| name.suffix() == Suffix::Swap) {
+        let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        if parsed.iter().any(is_unsettled) {
             return Err(self.changed());
         }
-        Ok(log_bases(names.iter().map(String::as_str)))
+        let marks = parsed.iter().filter(|name| name.kind() == FileKind::Trimmed && name.suffix() == Suffix::None);
+        let log_start = marks.filter_map(|name| name.offset()).max().unwrap_or(Offset::ZERO);
+        Ok(Settled { bases: log_bases(names.iter().map(String::as_str)), log_start })
     }
 
     /// The segments of these bases, the known ones as far as they are unchanged.

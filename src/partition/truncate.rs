@@ -6,6 +6,8 @@
 //! - Where no batch reaches up to the new end, an empty segment keeps it.
 //! - A log that starts over leaves a mark that says where. From then on opening finishes what a crash interrupted.
 //!
+//! A mark says meanwhile that the log is being cut: followers in other processes look again, and see the old log or the new one.
+//!
 //! Files that a reader may hold are never cut in place: a segment that loses its end is rewritten under the same name.
 
 use std::path::PathBuf;
@@ -81,8 +83,12 @@ impl Inner {
     fn cut_end(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
         let Some(plan) = self.plan_cut(offset)? else { return self.start_over(writer, offset) };
         self.require_no_marks()?;
+        let mark = self.mark_cut(offset)?;
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.carry_out(|| self.carry_out_cut(writer, plan, offset))
+        self.carry_out(|| {
+            self.carry_out_cut(writer, plan, offset)?;
+            self.vfs.remove_file(&mark).map_err(|error| self.wrap(error))
+        })
     }
 
     fn plan_cut(&self, offset: Offset) -> Result<Option<CutPlan>, LogError> {
@@ -131,6 +137,14 @@ impl Inner {
             self.renew_notes()?;
         }
         Ok(())
+    }
+
+    /// Tells other processes, in a file's name, that the log is being cut to `end`. It is for those who look meanwhile: no recovery
+    /// needs it, so nothing is synced.
+    fn mark_cut(&self, end: Offset) -> Result<PathBuf, LogError> {
+        let mark = self.dir.join(FileName::truncated(end).to_string());
+        self.vfs.open(&mark, OpenMode::Create).map_err(|error| self.wrap(error))?;
+        Ok(mark)
     }
 
     /// The segments that are left, as a log that ends at `offset`. Where the last batch ends below it, for the cut took one that began

@@ -29,6 +29,8 @@ impl Opening<'_> {
             Suffix::Deleted => !self.reopening,
             Suffix::Cleaned => true,
             Suffix::Tmp => name.offset().is_some(),
+            // A cut that a crash interrupted left the old log, or a prefix of it.
+            Suffix::None => name.kind() == FileKind::Truncated,
             _ => false,
         };
         let leftovers: Vec<_> = parsed.iter().filter(is_leftover).collect();
