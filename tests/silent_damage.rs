@@ -196,3 +196,55 @@ fn the_greatest_timestamp_is_unknown_to_a_follower_where_the_end_is() {
     is_corrupt(partition.find_offset(OffsetSpec::Latest));
     is_corrupt(partition.find_offset(OffsetSpec::MaxTimestamp));
 }
+
+/// Four batches of four records each, in a sealed segment or in the active one.
+fn dense(is_sealed: bool) -> Rig {
+    let rig = Rig::new(&[]);
+    for _ in 0..4 {
+        rig.partition.append(&["a", "b", "c", "d"].map(|value| Record::new(value).timestamp(at(0)))).unwrap();
+    }
+    if is_sealed {
+        rig.partition.roll().unwrap();
+        append(&rig.partition, "behind");
+    }
+    rig
+}
+
+#[test]
+fn a_batch_that_hides_the_one_behind_it_or_its_own_end_is_damage_to_whoever_passes_it() {
+    for is_sealed in [true, false] {
+        let size = dense(is_sealed).memory.metadata(&first_log(&dense(is_sealed).partition)).unwrap().unwrap().size / 4;
+        // The second batch ends at 5 instead of 7; it is a message of an old format; it takes the place of the third as well.
+        for (position, byte) in [(26, 1), (16, 0), (11, u8::try_from(2 * size - 12).unwrap())] {
+            let rig = dense(is_sealed);
+            overwrite(&rig, size + position, &[byte]);
+            let kinds: Vec<_> = (6..12).filter_map(|place| kind_at(&rig.partition, place)).collect();
+            assert!(kinds.contains(&ErrorKind::Corrupt), "byte {position}, sealed: {is_sealed}");
+            let delivered = |place| read_at(&rig.partition, place).is_some_and(|found| found > place);
+            assert!(!(0..16).any(delivered), "byte {position}, sealed: {is_sealed}: a later record in place of one");
+        }
+    }
+}
+
+/// The first record at or above `place` that a read delivers.
+fn read_at(partition: &Partition, place: i64) -> Option<i64> {
+    let batches = partition.read(offset(place)).fetch().ok()?;
+    batches.records().next()?.ok().map(|record| record.offset().value())
+}
+
+#[test]
+fn a_batch_that_was_taken_out_is_missed_by_a_read_of_any_length() {
+    for max_bytes in [1, 1 << 20] {
+        let rig = dense(true);
+        let size = rig.memory.metadata(&first_log(&rig.partition)).unwrap().unwrap().size / 4;
+        let file = rig.memory.open(&first_log(&rig.partition), OpenMode::Write).unwrap();
+        let rest = file.map(size * 4).unwrap().slice(usize::try_from(size * 2).unwrap()..).to_vec();
+        rig.store.clone().close().unwrap();
+        let file = rig.memory.open(&first_log(&rig.partition), OpenMode::Write).unwrap();
+        file.write_at(&rest, size).unwrap();
+        file.set_size(size * 3).unwrap();
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+        assert!(support::read_from(&partition_of(&store), 0, max_bytes).map_or(true, |found| found.len() < 5));
+        assert_eq!(kind_at(&partition_of(&store), 4), Some(ErrorKind::Corrupt));
+    }
+}

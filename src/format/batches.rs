@@ -13,24 +13,33 @@ pub(crate) struct Places {
     floor: Offset,
     /// It ends below.
     ceiling: Offset,
+    /// Whether each batch begins where the one before ended.
+    dense: bool,
+    /// Where the next one begins, if that is known.
+    due: Option<Offset>,
 }
 
 impl Places {
-    /// From `floor` on, all of it below `ceiling`.
-    pub(crate) const fn between(floor: Offset, ceiling: Offset) -> Self {
-        Self { floor, ceiling }
+    /// From `floor` on, all of it below `ceiling`, with gaps or `dense`.
+    pub(crate) const fn between(floor: Offset, ceiling: Offset, dense: bool) -> Self {
+        Self { floor, ceiling, dense, due: None }
     }
 
     /// Takes a batch's place, so that the next one stands behind it.
     #[inline]
     pub(crate) fn take(&mut self, header: &BatchHeader) -> Result<(), FormatError> {
         let (base, last) = (header.base_offset(), header.last_offset());
-        if base >= self.floor && last < self.ceiling {
+        let is_due = header.magic() < 2 || self.due.is_none_or(|due| due == base);
+        if base >= self.floor && last < self.ceiling && is_due {
             self.floor = last.next();
+            self.due = self.dense.then_some(self.floor);
             return Ok(());
         }
-        let (field, expected) = ("baseOffset", "an offset above those before it, within the segment's range");
-        Err(FormatError::Invalid { field, position: Position::ZERO, expected, got: base.value() })
+        let expected = match is_due {
+            true => "an offset above those before it, within the segment's range",
+            false => "the offset behind the batch before it",
+        };
+        Err(FormatError::Invalid { field: "baseOffset", position: Position::ZERO, expected, got: base.value() })
     }
 }
 
@@ -123,14 +132,22 @@ mod tests {
     #[test]
     fn a_batch_out_of_place_is_wrong_also_where_nothing_follows() {
         let [floor, ceiling] = [5, 8].map(|value| Offset::new(value).expect("not negative"));
-        for (offsets, sound) in [(vec![5, 6, 7], 3), (vec![4], 0), (vec![6, 6], 1), (vec![5, 8], 1), (vec![7, 5, 7], 1)]
-        {
+        for (offsets, dense, sound) in [
+            (vec![5, 6, 7], true, 3),
+            (vec![4], false, 0),
+            (vec![6, 6], false, 1),
+            (vec![5, 8], false, 1),
+            (vec![7, 5, 7], false, 1),
+            (vec![5, 7], false, 2),
+            (vec![5, 7], true, 1),
+            (vec![6, 7], true, 2),
+        ] {
             let bytes: Vec<u8> = offsets.iter().flat_map(|offset| batch_at(*offset)).collect();
-            let batches = Batches::in_places(Bytes::from(bytes), Places::between(floor, ceiling));
+            let batches = Batches::in_places(Bytes::from(bytes), Places::between(floor, ceiling, dense));
             let found: Vec<_> = batches.map(|batch| batch.is_ok()).collect();
             let mut expected = vec![true; sound];
             expected.extend((sound < offsets.len()).then_some(false));
-            assert_eq!(found, expected, "{offsets:?}");
+            assert_eq!(found, expected, "{offsets:?}, dense: {dense}");
         }
     }
 }

@@ -346,7 +346,7 @@ impl Inner {
     /// so that the partition is offline then.
     pub(super) fn create_segment(&self, base: Offset) -> Result<std::sync::Arc<Segment>, LogError> {
         let created = Segment::create(std::sync::Arc::clone(&self.vfs), &self.dir, base, self.segment_options());
-        created.map(std::sync::Arc::new).map_err(|failed| {
+        created.inspect(Segment::expect_dense).map(std::sync::Arc::new).map_err(|failed| {
             let error = self.wrap(failed.error);
             if failed.is_left_behind {
                 self.go_offline(&error);

@@ -28,9 +28,9 @@ pub struct Batches {
 }
 
 /// Where the batches may stand of a segment with this base offset, and the base offset of the one behind it.
-pub(super) fn places_within(base: Offset, next_base: Option<Offset>) -> Places {
+pub(super) fn places_within(base: Offset, next_base: Option<Offset>, dense: bool) -> Places {
     let widest = base.checked_add(OFFSETS_MAX).unwrap_or(Offset::MAX);
-    Places::between(base, next_base.map_or(widest, |next| next.min(widest)))
+    Places::between(base, next_base.map_or(widest, |next| next.min(widest)), dense)
 }
 
 impl Batches {

@@ -6,12 +6,23 @@
 
 use std::sync::Arc;
 
+use super::segments::SegmentList;
 use super::{Inner, LogError, Partition, load};
 use crate::format::FormatError;
 use crate::segment::{Segment, SegmentError};
 use crate::types::{Offset, Position};
 
 impl Inner {
+    /// Lets readers take gaps inside of segments for damage where the log has none.
+    pub(super) fn expect_dense(&self, list: &SegmentList) {
+        if self.read_only {
+            // Another process may be compacting them.
+            return;
+        }
+        let unbroken_from = load(&self.unbroken_from);
+        list.iter().filter(|segment| segment.base_offset() >= unbroken_from).for_each(|segment| segment.expect_dense());
+    }
+
     /// The error of a reader who comes to the end of `segment` and must not go on at `next`; `None` where the log may have a gap.
     pub(super) fn hole_before(&self, segment: &Segment, next: Offset) -> Option<SegmentError> {
         let unbroken_from = if self.read_only { self.noted_unbroken_from()? } else { load(&self.unbroken_from) };

@@ -35,7 +35,7 @@ struct Found {
 
 impl Found {
     fn nothing() -> Self {
-        Self { bytes: Bytes::new(), places: places_within(Offset::ZERO, None), aborted: Aborted::default() }
+        Self { bytes: Bytes::new(), places: places_within(Offset::ZERO, None, false), aborted: Aborted::default() }
     }
 }
 
@@ -127,7 +127,7 @@ impl Read<'_> {
             }
             let size = self.size_limit(view, segment, position, end)?.max(u64::from(header.size()));
             let bytes = segment.read(position, size).map_err(|error| inner.wrap(error))?;
-            let places = places_within(segment.base_offset(), next_base);
+            let places = places_within(segment.base_offset(), next_base, segment.is_dense());
             if self.isolation == Isolation::ReadUncommitted {
                 self.check_unchanged(view, segment)?;
                 return Ok(Found { bytes, places, aborted: Aborted::default() });

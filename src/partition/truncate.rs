@@ -126,6 +126,7 @@ impl Inner {
         self.lower_recovery_point(offset);
         self.lower_first_dirty(list.active().base_offset());
         self.forget_rewrites_from(offset);
+        self.expect_dense(&list);
         let producers = self.rebuild_producers(&list, offset)?;
         self.show(list, self.offsets.log_start().min(offset), offset, producers.first_unstable());
         self.adopt_producers(writer, producers);

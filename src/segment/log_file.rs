@@ -48,6 +48,8 @@ pub(crate) struct LogFile {
     size: AtomicU64,
     /// The base offset of the next segment, as far as there is one.
     limit: AtomicI64,
+    /// Whether each batch begins where the one before ended.
+    dense: AtomicBool,
     mappable: bool,
     read_only: bool,
     /// Whether another process that wrote the file has begun the next one.
@@ -74,6 +76,7 @@ impl LogFile {
             map: Slot::new(Bytes::new()),
             size: AtomicU64::new(size),
             limit: AtomicI64::new(Offset::MAX.value()),
+            dense: AtomicBool::new(false),
             mappable,
             read_only,
             has_ended: AtomicBool::new(false),
@@ -102,6 +105,15 @@ impl LogFile {
     /// Every batch ends below this offset.
     pub(crate) fn limit(&self) -> Offset {
         Offset::new(self.limit.load(Ordering::Acquire)).unwrap_or(Offset::MAX)
+    }
+
+    /// Notes that the file was appended to without a gap: one that is found is damage.
+    pub(crate) fn expect_dense(&self) {
+        self.dense.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_dense(&self) -> bool {
+        self.dense.load(Ordering::Acquire)
     }
 
     /// The open file.
@@ -268,13 +280,13 @@ impl LogFile {
 
     /// Walks the batch headers from `position`, which must be the start of a batch, of the segment with base offset `base`.
     pub(crate) fn headers_from(&self, position: Position, base: Offset) -> HeaderWalk<'_> {
-        let (floor, limit) = (base, self.limit());
         HeaderWalk {
             log: self,
             at: position,
             base,
-            floor,
-            limit,
+            floor: base,
+            due: (position == Position::ZERO && self.is_dense()).then_some(base),
+            limit: self.limit(),
             window: Bytes::new(),
             window_start: position,
             peeked: None,
@@ -327,6 +339,8 @@ pub(crate) struct HeaderWalk<'a> {
     base: Offset,
     /// The next batch begins at this offset or above.
     floor: Offset,
+    /// It begins right here, where the file has no gaps and the batch before is known.
+    due: Option<Offset>,
     /// Every batch ends below this offset.
     limit: Offset,
     window: Bytes,
@@ -370,6 +384,7 @@ impl HeaderWalk<'_> {
                 self.check_place(&header).map_err(|source| self.damage(source))?;
                 self.at = position.plus(u64::from(header.size()));
                 self.floor = header.last_offset().next();
+                self.due = self.log.is_dense().then_some(self.floor);
                 Ok(Some((position, header)))
             }
             Ok(_) | Err(FormatError::Incomplete { .. }) if self.log.may_grow() => Ok(None),
@@ -391,6 +406,8 @@ impl HeaderWalk<'_> {
         let base_offset = header.base_offset();
         let expected = if base_offset < self.floor {
             "an offset above those of the batches before it"
+        } else if header.magic() == 2 && self.due.is_some_and(|due| due != base_offset) {
+            "the offset behind the batch before it"
         } else if relative(self.base, header.last_offset()).is_none() {
             "an offset at most 2147483647 above the segment's base"
         } else if header.last_offset() >= self.limit {

@@ -295,6 +295,15 @@ impl Segment {
         self.log.limit_to(next);
     }
 
+    /// Notes that it was appended to without a gap: one that is found is damage.
+    pub(crate) fn expect_dense(&self) {
+        self.log.expect_dense();
+    }
+
+    pub(crate) fn is_dense(&self) -> bool {
+        self.log.is_dense()
+    }
+
     /// Every batch ends below this offset.
     pub(crate) fn limit(&self) -> Offset {
         self.log.limit()
