@@ -411,3 +411,15 @@ fn many_appenders_and_readers_at_once_see_every_record_once_and_in_order() {
         }
     });
 }
+
+#[test]
+fn a_batch_that_claims_a_delete_horizon_is_no_producers() {
+    let rig = Rig::new(&[("cleanup.policy", "compact")]);
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    builder.push(&Record::tombstone("k"), Some(at(0))).unwrap();
+    let mut bytes = builder.finish().unwrap().to_vec();
+    bytes[22] |= 0x40;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    assert!(rig.partition.append_batch(&bytes, Durability::Written).is_err());
+}

@@ -749,3 +749,21 @@ fn a_follower_that_has_read_nothing_yet_is_closed_with_its_topic() {
     let read = beside.partition.read(offset(0)).fetch();
     assert!(matches!(read, Err(LogError::Closed { .. })), "{read:?}");
 }
+
+#[test]
+fn an_index_that_was_padded_beyond_all_memory_costs_a_follower_a_longer_walk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = stratalog::LogStore::open(folder.path()).unwrap();
+    let topic = store.create_topic("t", 1, stratalog::TopicConfig::new()).unwrap();
+    for value in ["0", "1"] {
+        append(&topic.partition(0).unwrap(), value);
+        topic.partition(0).unwrap().roll().unwrap();
+    }
+    store.flush().unwrap();
+    for name in ["00000000000000000000.index", "00000000000000000000.timeindex"] {
+        let file = std::fs::File::options().write(true).open(folder.path().join("t-0").join(name)).unwrap();
+        file.set_len(1 << 43).unwrap();
+    }
+    let follower = stratalog::StoreOptions::new().read_only(true).open(folder.path()).unwrap();
+    assert_eq!(read_all(&partition_of(&follower)), [(0, "0".to_owned()), (1, "1".to_owned())]);
+}

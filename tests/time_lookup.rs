@@ -3,9 +3,12 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use stratalog::format::{TransactionMarker, TransactionResult};
+use stratalog::vfs::{OpenMode, Vfs};
 use stratalog::{Durability, OffsetSpec, Partition, Record, Timestamp};
-use support::{Rig, append_at, at, bases, in_transaction, marker, offset};
+use support::{Rig, append_at, at, bases, in_transaction, marker, offset, open, partition_of};
 
 fn found(partition: &Partition, spec: OffsetSpec) -> Option<(i64, Option<Timestamp>)> {
     partition.find_offset(spec).unwrap().map(|found| (found.offset.value(), found.timestamp))
@@ -214,4 +217,24 @@ fn lookups_in_a_log_of_many_segments_ask_few_of_them() {
     store.close().unwrap();
     let store = support::open(std::sync::Arc::new(rig.vfs.clone()), &rig.clock);
     assert!(calls(&rig, || look(&support::partition_of(&store), 3)) < 60);
+}
+
+#[test]
+fn a_time_index_that_lost_its_last_entries_hides_no_time() {
+    let rig = Rig::new(&[("index.interval.bytes", "0")]);
+    for time in [100, 50, 60, 500, 40, 45, 46] {
+        append_at(&rig.partition, "value", time);
+    }
+    rig.partition.roll().unwrap();
+    rig.store.clone().close().unwrap();
+    let index = rig.partition.path().join("00000000000000000000.timeindex");
+    let file = rig.memory.open(&index, OpenMode::Write).unwrap();
+    for entries in (0..file.size().unwrap() / 12).rev() {
+        file.set_size(entries * 12).unwrap();
+        let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+        let partition = partition_of(&store);
+        let of = |time| found(&partition, OffsetSpec::Timestamp(at(time))).map(|(place, _)| place);
+        assert_eq!([of(80), of(300), of(501)], [Some(0), Some(3), None], "{entries} entries");
+        assert_eq!(greatest(&partition).map(|(place, _)| place), Some(3), "{entries} entries");
+    }
 }

@@ -207,6 +207,7 @@ impl Partition {
             cut_files: CutGauge::default(),
             segments: RwLock::new(opened.list.clone()),
         };
+        inner.expect_dense(&opened.list);
         inner.adopt(&mut inner.writer.lock(), opened)?;
         let partition = Self { inner: Arc::new(inner) };
         partition.count_cut_files();
@@ -276,6 +277,7 @@ impl Partition {
         inner.lower_first_dirty(opened.list.active().base_offset());
         inner.unbroken_from.fetch_min(opened.log_end.value(), Ordering::AcqRel);
         opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
+        inner.expect_dense(&opened.list);
         inner.show(opened.list.clone(), opened.log_start, opened.log_end, opened.producers.first_unstable());
         inner.clear_uncleanable();
         let report = opened.report.clone();
@@ -470,9 +472,13 @@ impl<'a> Opening<'a> {
         let noted_epochs = self.read_epochs()?;
         self.epochs = noted_epochs.clone().unwrap_or_default();
         let names = self.settle_files()?;
+        self.distrust_start();
         let bases = log_bases(names.iter().map(String::as_str));
         let mut segments = self.open_segments(&bases)?;
-        let has_epochs = noted_epochs.is_some_and(|table| !self.lacks_epochs(&table, &segments));
+        let has_epochs = noted_epochs.is_some_and(|table| self.fits_epochs(&table, &segments));
+        if !has_epochs {
+            self.epochs = EpochTable::default();
+        }
         self.drop_damaged_txn_indexes(&segments, &names)?;
         let mut unindexed = self.unindexed(&segments, &names);
         let unsynced_from = self.recover_segments(&mut segments, &mut unindexed)?;
@@ -484,8 +490,9 @@ impl<'a> Opening<'a> {
         let mut log_end = self.log_end(&segments)?;
         let mut log_start = self.log_start(&segments);
         if !segments.is_empty() && log_end < log_start {
-            self.set_aside(&segments, log_start, "the log ends before the log start offset")?;
-            segments.clear();
+            // Those below the start too: a note that the files contradict destroys nothing.
+            let all: Vec<_> = self.below_start.drain(..).chain(segments.drain(..)).collect();
+            self.set_aside(&all, log_start, "the log ends before the log start offset")?;
         }
         let active = match segments.pop() {
             Some(active) => active,
@@ -500,6 +507,7 @@ impl<'a> Opening<'a> {
         let producers = self.rebuild_producers(&list, log_end, &names)?;
         let gaps = self.gaps();
         self.warn_of_lost_end(log_end, gaps);
+        self.warn_of_lost_start(list.first().base_offset(), gaps);
         let (epochs, report, obstacle) = (self.epochs, self.report, self.obstacle);
         let (trim_marks, restart_marks) = (self.trim_marks, self.restart_marks);
         Ok(Opened {
@@ -548,6 +556,28 @@ impl<'a> Opening<'a> {
         let Some(point) = self.params.recovery_point.filter(|point| *point > log_end) else { return };
         if matches!(gaps, Gaps::Below(limit) if point > limit) {
             let warning = format!("the log ends at {log_end}, though it had been synced up to {point}");
+            self.report.warnings.push(warning);
+        }
+    }
+
+    /// After an orderly stop everything is synced, so that a log start above the recovery point can't be true.
+    fn distrust_start(&mut self) {
+        let point = self.params.recovery_point.filter(|_| self.params.clean);
+        if let (Some(point), Some(start)) = (point, self.noted_start)
+            && start > point
+        {
+            let warning = format!("the log start is noted as {start}, but the log was synced up to {point} only");
+            self.report.warnings.push(warning);
+            self.noted_start = self.params.unbroken.map(|unbroken| unbroken.log_start);
+        }
+    }
+
+    /// A log without gaps begins where it is noted to, unless somebody has taken its first files.
+    fn warn_of_lost_start(&mut self, first: Offset, gaps: Gaps) {
+        let Some(unbroken) = self.params.unbroken.filter(|_| self.restarted_at.is_none()) else { return };
+        let noted = self.noted_start.max(Some(unbroken.log_start)).filter(|noted| *noted < first);
+        if let (Some(noted), Gaps::Below(_)) = (noted, gaps) {
+            let warning = format!("the log begins at {first}, though its start is noted as {noted}");
             self.report.warnings.push(warning);
         }
     }
@@ -632,13 +662,21 @@ impl<'a> Opening<'a> {
         Ok(None)
     }
 
-    /// Whether a table is empty though the log begins with a batch that has an epoch: the file was emptied or removed.
-    fn lacks_epochs(&self, table: &EpochTable, segments: &[Arc<Segment>]) -> bool {
-        let has_epoch = |segment: &Arc<Segment>| {
-            let first = segment.headers_from(Offset::ZERO).ok().and_then(|mut headers| headers.next());
-            first.and_then(Result::ok).is_some_and(|(_, header)| header.leader_epoch().is_some())
+    /// Whether a table says of its newest epoch what the batches say. An empty one doesn't where the log begins with a batch that has
+    /// an epoch: the file was emptied or removed.
+    fn fits_epochs(&self, table: &EpochTable, segments: &[Arc<Segment>]) -> bool {
+        let epoch_at = |segment: Option<&Arc<Segment>>, offset: Offset| {
+            let (_, header) = segment?.find(offset).ok()??;
+            header.leader_epoch()
         };
-        !self.params.read_only && table.latest().is_none() && segments.first().is_some_and(has_epoch)
+        if self.params.read_only {
+            return true;
+        }
+        match table.latest() {
+            None => epoch_at(segments.first(), Offset::ZERO).is_none(),
+            // One that begins at the log's end has no batches.
+            Some((newest, start)) => epoch_at(segments.last(), start).is_none_or(|epoch| epoch == newest),
+        }
     }
 
     /// The epochs as the batches tell them; those behind damage in a segment are left out.

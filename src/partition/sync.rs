@@ -69,8 +69,11 @@ impl Partition {
         }
         let _inside = self.inner.enter_writable()?;
         self.inner.make_durable(self.log_end_offset(), None)?;
-        // Those that can't be synced now stay in line: no record rests on them.
-        self.inner.secure_snapshots(Offset::MAX).ok();
+        match self.inner.secure_snapshots(Offset::MAX) {
+            // It stays in line: no record rests on it.
+            Err(error) if error.failed_to_open() => {}
+            secured => secured?,
+        }
         self.inner.writer.lock().last_flush = Moment::of(&*self.inner.clock);
         Ok(())
     }

@@ -96,6 +96,12 @@ impl Rules<'_> {
         let epoch = !has_id || header.producer_epoch().is_some();
         self.expect(epoch, "producerEpoch", "0 or more with a producer id", -1)?;
         self.expect(has_id || !header.is_transactional(), "producerId", "0 or more in a transactional batch", -1)?;
+        self.expect(
+            header.delete_horizon().is_none(),
+            "attributes",
+            "no delete horizon, which only a cleaner sets",
+            1,
+        )?;
         let log_append = header.timestamp_type() == Some(TimestampType::LogAppend);
         self.expect(!log_append, "attributes", "CreateTime", 1)?;
         let mut greatest = None;

@@ -21,6 +21,9 @@ use crate::vfs::{OpenMode, Vfs};
 /// Unwritten entries that are collected before they go to the file, in bytes.
 const WRITE_BEHIND: usize = 4096;
 
+/// Bytes that are taken of another process's file: far more than any program writes into one.
+const FOREIGN_MAX: u64 = 64 * 1024 * 1024;
+
 /// Files up to this size, in bytes, are copied: a map takes a page of memory too, and a place among the process's maps.
 const COPY_MAX: u64 = 4096;
 
@@ -153,7 +156,9 @@ impl IndexFile {
         if self.own && whole > COPY_MAX {
             return Ok(Content::Sealed(file.map(whole)?));
         }
-        let mut bytes = vec![0; usize::try_from(whole).unwrap_or(0)];
+        // A larger one was padded. The log tells all by itself.
+        let wanted = if whole > FOREIGN_MAX { 0 } else { whole };
+        let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(0)];
         let read = file.read_at(&mut bytes, 0)?;
         bytes.truncate(read - read % self.entry_size);
         Ok(Content::Sealed(bytes.into()))

@@ -131,7 +131,7 @@ impl Segment {
         if self.growth.lock().is_exact {
             return Ok(greatest);
         }
-        let found = self.glance(|segment| segment.greatest_from(Position::ZERO, None))?;
+        let found = self.glance(|segment| greatest_of(segment.walk(Position::ZERO), None))?;
         let mut growth = self.growth.lock();
         // A batch that was appended meanwhile may have a greater one.
         let appended = growth.greatest.flatten().filter(|known| Some(*known) != greatest);
@@ -143,33 +143,17 @@ impl Segment {
 
     /// The greatest timestamp, and whether no index had a part in it.
     pub(super) fn find_greatest(&self) -> Result<(Greatest, bool), SegmentError> {
-        let indexed = self.offset_index.last().unwrap_or_default();
-        let hint = self.time_index.last().unwrap_or_default();
-        let from = indexed.filter(|entry| self.knows_times_up_to(*entry, hint)).map(|(_, position)| position);
-        let known = hint.filter(|_| from.is_some());
-        let greatest = self.greatest_from(from.unwrap_or(Position::ZERO), known)?;
-        Ok((greatest, from.is_none()))
-    }
-
-    /// Whether the time index's last entry holds for all batches up to an entry of the offset index, as far as the log at both
-    /// places can tell.
-    fn knows_times_up_to(&self, (indexed, position): (Offset, Position), last: Greatest) -> bool {
-        let Ok(Some((_, header))) = self.walk(position).next_header() else { return false };
-        let is_covered = header.max_timestamp() <= last.map(|(timestamp, _)| timestamp);
-        header.last_offset() == indexed && is_covered && last.is_none_or(|entry| self.walk_to_entry(entry).is_some())
-    }
-
-    fn greatest_from(&self, position: Position, known: Greatest) -> Result<Greatest, SegmentError> {
-        let mut greatest = known;
-        let mut walk = self.walk(position);
-        while let Some((_, header)) = walk.next_header()? {
-            if let Some(timestamp) = header.max_timestamp()
-                && greatest.is_none_or(|(known, _)| timestamp > known)
-            {
-                greatest = Some((timestamp, header.last_offset()));
-            }
+        // An index that lost its last entries says what was true when its last one was written: the walk goes on from there, and
+        // usually that is the last batch.
+        let last = self.time_index.last().unwrap_or_default();
+        let walk = last.and_then(|entry| self.walk_to_entry(entry));
+        let (known, is_exact) = (last.filter(|_| walk.is_some()), walk.is_none());
+        let walk = walk.unwrap_or_else(|| self.walk(Position::ZERO));
+        match greatest_of(walk, known) {
+            // The other index leads behind the damage, to where the log goes on.
+            Err(SegmentError::Format { .. }) => Ok((greatest_of(self.walk_from(Offset::MAX)?, known)?, false)),
+            found => Ok((found?, is_exact)),
         }
-        Ok(greatest)
     }
 
     /// The greatest timestamp of the first batch; `None` for an empty segment or a batch without one.
@@ -187,4 +171,17 @@ impl Segment {
 /// Whether an entry of the offset index has led to a batch that ends at the entry's offset.
 fn leads_to(walk: &mut HeaderWalk<'_>, indexed: Offset) -> bool {
     matches!(walk.peek(), Ok(Some((_, header))) if header.base_offset() <= indexed && header.last_offset() == indexed)
+}
+
+/// The greatest timestamp of a walk's batches and of what is known.
+fn greatest_of(mut walk: HeaderWalk<'_>, known: Greatest) -> Result<Greatest, SegmentError> {
+    let mut greatest = known;
+    while let Some((_, header)) = walk.next_header()? {
+        if let Some(timestamp) = header.max_timestamp()
+            && greatest.is_none_or(|(known, _)| timestamp > known)
+        {
+            greatest = Some((timestamp, header.last_offset()));
+        }
+    }
+    Ok(greatest)
 }

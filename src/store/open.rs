@@ -152,9 +152,10 @@ struct Opening {
 impl Opening {
     fn run(mut self, lock: Option<Box<dyn DirLock>>) -> Result<LogStore, StoreError> {
         let vfs = Arc::clone(&self.options.vfs);
+        // What refuses the opening leaves the mark for the next one.
+        let (mut list, is_listed) = TopicsFile::load(&*vfs, &self.root)?;
         let clean = self.take_clean_mark()?;
         self.report.clean = clean;
-        let (mut list, is_listed) = TopicsFile::load(&*vfs, &self.root)?;
         let mut deleted = Vec::new();
         if !self.options.read_only {
             deleted = self.finish_deletions(&list);

@@ -24,6 +24,7 @@ impl Opening<'_> {
             return Ok(None);
         }
         self.drop_below_start(segments);
+        self.drop_empty_strays(segments)?;
         let Some(first) = self.first_unverified(segments)? else { return Ok(None) };
         let unsynced = if self.params.clean { first } else { first.min(self.first_unsynced(segments)) };
         let unsynced_from = segments.get(unsynced).map(|segment| segment.base_offset());
@@ -78,13 +79,14 @@ impl Opening<'_> {
         Some(if first < start { first } else { start })
     }
 
-    /// The first segment that needs to be verified; `None` after a clean stop that left the active segment whole.
+    /// The first segment that needs to be verified; `None` after a clean stop that left the active segment whole, and the log as
+    /// long as it was synced.
     fn first_unverified(&self, segments: &[Arc<Segment>]) -> Result<Option<usize>, LogError> {
-        let Some(last) = segments.len().checked_sub(1) else { return Ok(None) };
+        let Some(active) = segments.last() else { return Ok(None) };
         if self.params.clean {
-            let Some(active) = segments.get(last) else { return Ok(None) };
-            let whole = matches!(active.end(), Ok((end, _)) if end.value() == active.size());
-            return Ok((!whole || !active.has_sane_indexes()).then_some(last));
+            let end = active.end().ok().filter(|(end, _)| end.value() == active.size()).map(|(_, next)| next);
+            let is_whole = end.is_some() && self.params.recovery_point.is_none_or(|point| end == Some(point));
+            return Ok((!is_whole || !active.has_sane_indexes()).then(|| self.first_unsynced(segments)));
         }
         let unsynced = self.first_unsynced(segments);
         let first = self
@@ -108,6 +110,25 @@ impl Opening<'_> {
         let start = self.noted_start.unwrap_or(Offset::ZERO);
         let first = last_that(segments, |base| base <= start);
         self.below_start = segments.drain(..first).collect();
+    }
+
+    /// Takes empty files out of the log that stand where the segment before still goes on: nobody rolled there.
+    fn drop_empty_strays(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<(), LogError> {
+        let mut strays = Vec::new();
+        for pair in segments.windows(2) {
+            if let [before, empty] = pair
+                && empty.size() == 0
+                && matches!(before.end(), Ok((_, end)) if end > empty.base_offset())
+            {
+                strays.push(Arc::clone(empty));
+            }
+        }
+        for stray in strays {
+            segments.retain(|segment| !Arc::ptr_eq(segment, &stray));
+            let reason = "an empty segment inside the range of the one before";
+            self.set_aside(std::slice::from_ref(&stray), stray.base_offset(), reason)?;
+        }
+        Ok(())
     }
 
     fn recover_segment(

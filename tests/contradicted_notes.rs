@@ -1,0 +1,140 @@
+//! After an orderly stop nothing is verified, so what the notes and the files say must agree. Where they don't, nothing is
+//! destroyed, nothing is hidden, and the report says so.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stratalog::vfs::{MemoryVfs, OpenMode, Vfs};
+use stratalog::{ManualClock, StoreOptions};
+use support::{Rig, append, at, offset, open, partition_of, read_all};
+
+/// A file system with a closed store of twelve records in three segments, and what it holds.
+fn closed() -> (MemoryVfs, ManualClock, Vec<(i64, String)>) {
+    let rig = Rig::new(&[]);
+    for number in 0..12 {
+        append(&rig.partition, &format!("value {number}"));
+        if number % 4 == 3 && number < 11 {
+            rig.partition.roll().unwrap();
+        }
+    }
+    let records = read_all(&rig.partition);
+    rig.store.clone().close().unwrap();
+    (rig.memory, rig.clock, records)
+}
+
+fn write(memory: &MemoryVfs, path: &str, bytes: &[u8]) {
+    memory.open(Path::new(path), OpenMode::Truncate).unwrap().write_at(bytes, 0).unwrap();
+}
+
+fn content(memory: &MemoryVfs, path: &str) -> Vec<u8> {
+    let file = memory.open(Path::new(path), OpenMode::Read).unwrap();
+    file.map(file.size().unwrap()).unwrap().to_vec()
+}
+
+const LAST_LOG: &str = "/log/t-0/00000000000000000008.log";
+
+#[test]
+fn an_empty_segment_that_nobody_rolled_to_is_set_aside() {
+    for stray in ["00000000000000000001", "00000000000000999999"] {
+        let (memory, clock, records) = closed();
+        write(&memory, &format!("/log/t-0/{stray}.log"), b"");
+        let store = open(Arc::new(memory.clone()), &clock);
+        let partition = partition_of(&store);
+        assert_eq!(read_all(&partition), records, "{stray}");
+        let cuts = &store.open_report().partitions[0].cuts;
+        assert!(cuts.iter().any(|cut| cut.file.to_str().unwrap().contains(stray)), "{stray}: {cuts:?}");
+        assert_eq!(append(&partition, "next"), 12, "{stray}");
+    }
+}
+
+#[test]
+fn a_log_that_ends_below_what_was_synced_is_verified_and_what_is_wrong_is_kept_aside() {
+    let (memory, clock, records) = closed();
+    let mut bytes = content(&memory, LAST_LOG);
+    // The last batch says that it ends an offset later, which its checksum contradicts.
+    let last = bytes.len() / 4 * 3;
+    bytes[last + 26] ^= 1;
+    write(&memory, LAST_LOG, &bytes);
+    let store = open(Arc::new(memory.clone()), &clock);
+    let report = &store.open_report().partitions[0];
+    assert_eq!(report.cuts.len(), 1, "{report:?}");
+    assert!(report.warnings.iter().any(|warning| warning.contains("synced up to 12")), "{report:?}");
+    assert_eq!(read_all(&partition_of(&store)), records[..11]);
+}
+
+#[test]
+fn a_log_whose_first_segment_is_gone_says_so() {
+    let (memory, clock, records) = closed();
+    memory.remove_file(Path::new("/log/t-0/00000000000000000000.log")).unwrap();
+    let store = open(Arc::new(memory), &clock);
+    let report = &store.open_report().partitions[0];
+    assert!(report.warnings.iter().any(|warning| warning.contains("its start is noted as 0")), "{report:?}");
+    assert_eq!(read_all(&partition_of(&store)), records[4..]);
+}
+
+#[test]
+fn a_noted_log_start_above_all_that_was_synced_removes_nothing() {
+    let (memory, clock, records) = closed();
+    write(&memory, "/log/log-start-offset-checkpoint", b"0\n1\nt 0 9000\n");
+    let store = open(Arc::new(memory), &clock);
+    let partition = partition_of(&store);
+    let report = &store.open_report().partitions[0];
+    assert!(report.warnings.iter().any(|warning| warning.contains("9000")), "{report:?}");
+    for tick in 1..4 {
+        store.tick(at(tick * 100_000)).unwrap();
+    }
+    assert_eq!(read_all(&partition), records);
+    assert_eq!(append(&partition, "next"), 12);
+}
+
+#[test]
+fn after_a_crash_a_noted_log_start_above_the_end_keeps_all_segments_aside() {
+    let rig = Rig::new(&[]);
+    for number in 0..6 {
+        append(&rig.partition, &number.to_string());
+        rig.partition.roll().unwrap();
+    }
+    let image = rig.memory.process_crash_image();
+    write(&image, "/log/log-start-offset-checkpoint", b"0\n1\nt 0 9000\n");
+    let store = open(Arc::new(image), &rig.clock);
+    assert_eq!(partition_of(&store).log_start_offset(), offset(9000));
+    let kept: u64 = store.open_report().partitions[0].cuts.iter().map(|cut| cut.bytes).sum();
+    let whole: u64 = rig.partition.segments().iter().map(|segment| segment.size()).sum();
+    assert_eq!(kept, whole);
+}
+
+#[test]
+fn a_file_of_epochs_that_the_batches_contradict_is_made_anew() {
+    for entries in ["1\n7 0\n", "2\n0 0\n2147483647 5\n"] {
+        for is_clean in [true, false] {
+            let (memory, clock, records) = closed();
+            write(&memory, "/log/t-0/leader-epoch-checkpoint", format!("0\n{entries}").as_bytes());
+            if !is_clean {
+                memory.remove_file(Path::new("/log/.kafka_cleanshutdown")).unwrap();
+            }
+            let store = open(Arc::new(memory), &clock);
+            let partition = partition_of(&store);
+            append(&partition, "next");
+            let batches = partition.read(offset(12)).fetch().unwrap();
+            let epoch = batches.iter().next().unwrap().unwrap().header().leader_epoch();
+            assert_eq!(epoch.map(|epoch| epoch.value()), Some(0), "{entries:?}, clean: {is_clean}");
+            assert_eq!(read_all(&partition)[..12], records);
+        }
+    }
+}
+
+#[test]
+fn an_opening_that_is_refused_leaves_the_next_one_an_orderly_stop() {
+    let (memory, clock, records) = closed();
+    let list = content(&memory, "/log/stratalog-topics");
+    write(&memory, "/log/stratalog-topics", b"damaged");
+    let options = || StoreOptions::new().vfs(Arc::new(memory.clone())).clock(Arc::new(clock.clone()));
+    assert!(options().open("/log").is_err());
+    write(&memory, "/log/stratalog-topics", &list);
+    let store = options().open("/log").unwrap();
+    assert!(store.open_report().clean);
+    assert_eq!(read_all(&partition_of(&store)), records);
+}
