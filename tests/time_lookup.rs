@@ -238,3 +238,29 @@ fn a_time_index_that_lost_its_last_entries_hides_no_time() {
         assert_eq!(greatest(&partition).map(|(place, _)| place), Some(3), "{entries} entries");
     }
 }
+
+#[test]
+fn the_greatest_timestamp_is_found_in_hundreds_of_segments_whatever_was_rolled_or_removed_since() {
+    let rig = Rig::new(&[("retention.ms", "-1"), ("file.delete.delay.ms", "0")]);
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut times, mut start) = (Vec::new(), 0);
+    for round in 0..400 {
+        let time = random.i64(0..round + 5);
+        append_at(&rig.partition, "v", time);
+        times.push(time);
+        if random.u8(..) < 200 {
+            rig.partition.roll().unwrap();
+        }
+        if round % 50 == 30 {
+            start += random.usize(0..20);
+            rig.partition.delete_records_before(offset(i64::try_from(start).unwrap())).unwrap();
+        }
+        if round % 100 == 60 {
+            assert!(rig.store.tick(at(0)).unwrap().failures.is_empty());
+        }
+        let left = (0i64..).zip(times.iter().copied()).skip(start);
+        let expected = left.max_by_key(|(offset, time)| (*time, std::cmp::Reverse(*offset)));
+        assert_eq!(greatest(&rig.partition), expected, "round {round}");
+    }
+    assert!(rig.partition.segments().len() > 130);
+}

@@ -39,6 +39,26 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn run(&mut self) -> Result<(), SegmentError> {
+        // Usually the first segment with the greatest timestamp of all has it in a record that can be read, and no other is asked.
+        if let Some((segment, greatest)) = self.view.list.peak()?
+            && self.is_readable(segment)
+            && self.try_peak(segment, greatest)?
+        {
+            return Ok(());
+        }
+        self.search_all()
+    }
+
+    /// Whether a segment reaches above the log start.
+    fn is_readable(&self, segment: &Segment) -> bool {
+        self.view
+            .list
+            .from(self.view.log_start)
+            .next()
+            .is_some_and(|first| first.base_offset() <= segment.base_offset())
+    }
+
+    fn search_all(&mut self) -> Result<(), SegmentError> {
         let mut segments: Vec<(Reverse<Timestamp>, &Arc<Segment>)> = Vec::new();
         for segment in self.view.list.from(self.view.log_start) {
             segments.extend(segment.largest_timestamp()?.map(|largest| (Reverse(largest), segment)));

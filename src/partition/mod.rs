@@ -44,6 +44,7 @@ mod replace;
 mod replay;
 mod roll;
 mod sealed_facts;
+mod sealed_segments;
 mod segments;
 mod snapshots;
 mod stamped;

@@ -335,7 +335,7 @@ impl Inner {
     ) -> Result<(), LogError> {
         let point = load(&self.recovery_point);
         let is_unsynced = |segment: &Arc<Segment>| unsynced_from.is_some_and(|from| segment.base_offset() >= from);
-        for segment in list.sealed() {
+        for segment in list.sealed().iter() {
             if is_unsynced(segment) {
                 self.hand_over(Arc::clone(segment));
             } else if reindexed.contains(&segment.base_offset()) {
@@ -430,6 +430,8 @@ struct Opening<'a> {
     reindexed: BTreeSet<Offset>,
     /// Cuts that an earlier opening announced and did not finish.
     interrupted_cuts: Vec<Cut>,
+    /// The file that says that the log is being cut.
+    cut_mark: Option<PathBuf>,
     /// Segments below the log start that nobody has verified: they wait to be removed.
     below_start: Vec<Arc<Segment>>,
     obstacle: Option<LogError>,
@@ -458,6 +460,7 @@ impl<'a> Opening<'a> {
             restart_marks: Vec::new(),
             reindexed: BTreeSet::new(),
             interrupted_cuts: Vec::new(),
+            cut_mark: None,
             below_start: Vec::new(),
             obstacle: None,
         }
@@ -488,12 +491,7 @@ impl<'a> Opening<'a> {
             self.rebuild_epochs(&segments)?;
         }
         let mut log_end = self.log_end(&segments)?;
-        let mut log_start = self.log_start(&segments);
-        if !segments.is_empty() && log_end < log_start {
-            // Those below the start too: a note that the files contradict destroys nothing.
-            let all: Vec<_> = self.below_start.drain(..).chain(segments.drain(..)).collect();
-            self.set_aside(&all, log_start, "the log ends before the log start offset")?;
-        }
+        let mut log_start = self.begin(&mut segments, log_end)?;
         let active = match segments.pop() {
             Some(active) => active,
             None => {
@@ -508,6 +506,7 @@ impl<'a> Opening<'a> {
         let gaps = self.gaps();
         self.warn_of_lost_end(log_end, gaps);
         self.warn_of_lost_start(list.first().base_offset(), gaps);
+        self.unmark_cut();
         let (epochs, report, obstacle) = (self.epochs, self.report, self.obstacle);
         let (trim_marks, restart_marks) = (self.trim_marks, self.restart_marks);
         Ok(Opened {
@@ -541,6 +540,20 @@ impl<'a> Opening<'a> {
         let bases = log_bases(names.iter().map(String::as_str));
         self.remove_orphans(&names, &bases)?;
         Ok(names)
+    }
+
+    /// Where the log starts. One that ends below that has nothing to read: it begins anew.
+    fn begin(&mut self, segments: &mut Vec<Arc<Segment>>, log_end: Offset) -> Result<Offset, LogError> {
+        let log_start = self.log_start(segments);
+        let Some(first) = segments.first().filter(|_| log_end < log_start) else { return Ok(log_start) };
+        if self.params.read_only {
+            // The note is another process's and of another moment, and so are the files.
+            return Ok(first.base_offset());
+        }
+        // Those below the start too: a note that the files contradict destroys nothing.
+        let all: Vec<_> = self.below_start.drain(..).chain(segments.drain(..)).collect();
+        self.set_aside(&all, log_start, "the log ends before the log start offset")?;
+        Ok(log_start)
     }
 
     /// Where the log starts: at what is noted, or where its first segment begins if that is later.

@@ -82,8 +82,9 @@ impl Inner {
     ) -> Result<Option<Swap>, LogError> {
         self.finish_removals()?;
         let list = self.list();
-        let Some((start, end)) = run_of(list.sealed(), sources) else { return Ok(None) };
-        let Some((before, rest)) = list.sealed().split_at_checked(start) else { return Ok(None) };
+        let sealed = list.sealed().to_vec();
+        let Some((start, end)) = run_of(&sealed, sources) else { return Ok(None) };
+        let Some((before, rest)) = sealed.split_at_checked(start) else { return Ok(None) };
         let Some((found, after)) = rest.split_at_checked(end - start) else { return Ok(None) };
         if let (true, Some(first)) = (found.len() < sources.len(), found.first()) {
             // Retention removed the records of those replacements that end before what is left begins.
@@ -158,8 +159,9 @@ impl Inner {
         self.check_online()?;
         let list = self.list();
         let is_source = |segment: &&Arc<Segment>| swap.sources.iter().any(|source| Arc::ptr_eq(source, segment));
-        let start = list.sealed().iter().take_while(|segment| !is_source(segment)).count();
-        let (before, rest) = list.sealed().split_at_checked(start).unwrap_or_default();
+        let sealed = list.sealed().to_vec();
+        let start = sealed.iter().take_while(|segment| !is_source(segment)).count();
+        let (before, rest) = sealed.split_at_checked(start).unwrap_or_default();
         let after = rest.iter().skip(swap.sources.len());
         let sealed: Vec<_> = before.iter().chain(&swap.replacements).chain(after).cloned().collect();
         *self.segments.write() = SegmentList::new(sealed, Arc::clone(list.active()));

@@ -7,11 +7,10 @@
 //! Lists of which one begins with the segments of the other share the facts. A sealed segment doesn't change, so they stay true.
 //! Nothing is locked while a segment is asked.
 
-use std::sync::Arc;
-
 use parking_lot::Mutex;
 
-use crate::segment::{Segment, SegmentError};
+use super::sealed_segments::SealedSegments;
+use crate::segment::SegmentError;
 use crate::types::Timestamp;
 
 #[derive(Debug, Default)]
@@ -33,7 +32,7 @@ impl SealedFacts {
     /// The first of the `sealed` segments that has a timestamp at or after `target`. Asks no segment behind it.
     pub(super) fn first_up_to_date(
         &self,
-        sealed: &[Arc<Segment>],
+        sealed: &SealedSegments,
         target: Timestamp,
     ) -> Result<Option<usize>, SegmentError> {
         loop {
@@ -55,8 +54,17 @@ impl SealedFacts {
         }
     }
 
+    /// The greatest timestamp of the `sealed` segments. Asks those that were not asked yet.
+    pub(super) fn ceiling(&self, sealed: &SealedSegments) -> Result<Option<Timestamp>, SegmentError> {
+        // Whatever it returns, it has asked up to the greatest.
+        self.first_up_to_date(sealed, Timestamp::MAX)?;
+        let ceilings = self.ceilings.lock();
+        let known = ceilings.get(..sealed.len().min(ceilings.len())).unwrap_or_default();
+        Ok(known.last().copied().flatten())
+    }
+
     /// The first of the `sealed` segments, from position `from` on, that may list aborted transactions.
-    pub(super) fn next_aborting(&self, sealed: &[Arc<Segment>], from: usize) -> Option<usize> {
+    pub(super) fn next_aborting(&self, sealed: &SealedSegments, from: usize) -> Option<usize> {
         if from >= sealed.len() {
             return None;
         }

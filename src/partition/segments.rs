@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::sealed_facts::SealedFacts;
+use super::sealed_segments::SealedSegments;
 use crate::segment::{Segment, SegmentError};
 use crate::types::{Offset, Timestamp};
 
@@ -18,7 +19,7 @@ pub(super) struct SegmentList {
 /// The sealed segments. With what is known of them, so that taking a list counts up no more than two references.
 #[derive(Debug)]
 struct Sealed {
-    segments: Vec<Arc<Segment>>,
+    segments: SealedSegments,
     facts: Arc<SealedFacts>,
 }
 
@@ -26,28 +27,38 @@ impl SegmentList {
     pub(super) fn new(sealed: Vec<Arc<Segment>>, active: Arc<Segment>) -> Self {
         let nexts = sealed.iter().skip(1).chain([&active]);
         sealed.iter().zip(nexts).for_each(|(segment, next)| segment.limit_to(next.base_offset()));
-        Self { sealed: Arc::new(Sealed { segments: sealed, facts: Arc::default() }), active }
+        Self { sealed: Arc::new(Sealed { segments: SealedSegments::new(&sealed), facts: Arc::default() }), active }
     }
 
     pub(super) const fn active(&self) -> &Arc<Segment> {
         &self.active
     }
 
-    pub(super) fn sealed(&self) -> &[Arc<Segment>] {
+    pub(super) fn sealed(&self) -> &SealedSegments {
         &self.sealed.segments
     }
 
     pub(super) fn first(&self) -> &Arc<Segment> {
-        self.sealed.segments.first().unwrap_or(&self.active)
+        self.sealed.segments.get(0).unwrap_or(&self.active)
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
         self.sealed.segments.iter().chain(std::iter::once(&self.active))
     }
 
+    /// The segments from the one at `position` on, the active one in any case.
+    fn iter_from(&self, position: usize) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
+        self.sealed.segments.iter_from(position).chain(std::iter::once(&self.active))
+    }
+
+    /// Whether `segment` is one of these.
+    pub(super) fn contains(&self, segment: &Arc<Segment>) -> bool {
+        self.from(segment.base_offset()).next().is_some_and(|found| Arc::ptr_eq(found, segment))
+    }
+
     /// The segments from the one that `offset` belongs to, the one with the greatest base at or below it.
     pub(super) fn from(&self, offset: Offset) -> impl Iterator<Item = &Arc<Segment>> {
-        self.iter().skip(self.position_of(offset))
+        self.iter_from(self.position_of(offset))
     }
 
     /// Where the segment that `offset` belongs to is in the list.
@@ -55,7 +66,7 @@ impl SegmentList {
         if self.active.base_offset() <= offset {
             return self.sealed.segments.len();
         }
-        self.sealed.segments.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
+        self.sealed.segments.count_up_to(offset).saturating_sub(1)
     }
 
     /// The segments from the first on that can hold a record at or above `start` with a timestamp at or after `target`.
@@ -65,7 +76,22 @@ impl SegmentList {
         start: Offset,
     ) -> Result<impl Iterator<Item = &Arc<Segment>>, SegmentError> {
         let first = self.sealed.facts.first_up_to_date(self.sealed(), target)?.unwrap_or(self.sealed().len());
-        Ok(self.iter().skip(first.max(self.position_of(start))))
+        Ok(self.iter_from(first.max(self.position_of(start))))
+    }
+
+    /// The first of the segments that has the greatest timestamp of all, if any has one, and that timestamp.
+    pub(super) fn peak(&self) -> Result<Option<(&Arc<Segment>, Timestamp)>, SegmentError> {
+        let (sealed, active) = (self.sealed.facts.ceiling(self.sealed())?, self.active.largest_timestamp()?);
+        let Some(greatest) = sealed.max(active) else { return Ok(None) };
+        let first = if sealed == Some(greatest) {
+            self.sealed
+                .facts
+                .first_up_to_date(self.sealed(), greatest)?
+                .and_then(|first| self.sealed.segments.get(first))
+        } else {
+            None
+        };
+        Ok(Some((first.unwrap_or(&self.active), greatest)))
     }
 
     /// Those of the segments from the one that `offset` belongs to on that may list aborted transactions.
@@ -82,7 +108,7 @@ impl SegmentList {
     /// This list with `active` behind all others.
     pub(super) fn rolled(&self, active: Arc<Segment>) -> Self {
         self.active.limit_to(active.base_offset());
-        let segments = self.iter().cloned().collect();
+        let segments = self.sealed.segments.with(Arc::clone(&self.active));
         let facts = Arc::clone(&self.sealed.facts);
         Self { sealed: Arc::new(Sealed { segments, facts }), active }
     }

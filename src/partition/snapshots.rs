@@ -248,7 +248,7 @@ impl Inner {
         self.hand_over_snapshot(end);
         let list = self.list();
         if let Some(last) = writer.last_snapshot.replace(end)
-            && !list.iter().any(|segment| segment.base_offset() == last)
+            && list.from(last).next().is_none_or(|segment| segment.base_offset() != last)
         {
             self.forget_snapshot(last);
             remove(&*self.vfs, &self.dir, last).map_err(|error| self.wrap(error))?;

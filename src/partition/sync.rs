@@ -355,7 +355,7 @@ impl Inner {
 
     /// Whether a crash would still find the segment in the log.
     fn holds(&self, segment: &Arc<Segment>) -> bool {
-        self.list().iter().any(|other| Arc::ptr_eq(other, segment)) || self.removals.holds(segment)
+        self.list().contains(segment) || self.removals.holds(segment)
     }
 
     /// Lowers the recovery point when the log was cut below it.
