@@ -31,6 +31,14 @@ impl Beside {
     }
 }
 
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.vfs.mutations(), 0, "a follower changes nothing");
+        }
+    }
+}
+
 fn open_beside(vfs: Arc<dyn Vfs>, rig: &Rig) -> LogStore {
     StoreOptions::new().vfs(vfs).clock(Arc::new(rig.clock.clone())).read_only(true).open("/log").unwrap()
 }
@@ -229,6 +237,40 @@ fn a_cut_shows_the_old_log_or_the_new_one_or_says_to_look_again_at_each_of_its_s
 }
 
 #[test]
+fn what_recovery_cuts_is_there_for_a_follower_or_is_not_at_each_of_its_steps() {
+    for nth in 1..60 {
+        let rig = Rig::new(&[]);
+        for number in 0..12 {
+            append(&rig.partition, &format!("value {number}"));
+            if number % 3 == 2 {
+                rig.partition.roll().unwrap();
+            }
+        }
+        let beside = Beside::new(&rig);
+        assert_eq!(latest(&beside.partition), 12);
+        let log = rig.memory.open(&rig.partition.path().join("00000000000000000003.log"), OpenMode::Write).unwrap();
+        log.write_at(b"damage", 70).unwrap();
+        let follower = beside.partition.clone();
+        let seen = Arc::new(std::sync::Mutex::new(None));
+        let sink = Arc::clone(&seen);
+        rig.vfs.hook(Hook::at(Operation::Mutation).nth(nth), move |_| {
+            *sink.lock().unwrap() = Some(follower.find_offset(OffsetSpec::Latest));
+        });
+        let report = rig.partition.reopen().unwrap();
+        rig.vfs.clear_hooks();
+        assert_eq!(report.cuts.len(), 4, "{:?}", report.cuts);
+        match seen.lock().unwrap().take() {
+            Some(Ok(found)) => assert!([3, 12].contains(&found.unwrap().offset.value()), "step {nth}: {found:?}"),
+            Some(Err(error)) => {
+                assert!([ErrorKind::Changed, ErrorKind::Corrupt].contains(&error.kind()), "step {nth}: {error}");
+            }
+            None => {}
+        }
+        assert_eq!(latest(&beside.partition), 3, "step {nth}");
+    }
+}
+
+#[test]
 fn a_log_that_was_cut_and_went_on_with_other_records_is_read_anew() {
     type Cut = fn(&Partition);
     let cuts: [(&str, Cut); 4] = [
@@ -368,7 +410,7 @@ fn waiting_ends_when_the_read_only_store_is_closed() {
     let thread = std::thread::spawn(move || (waiter.wait_for(offset(0), Duration::from_secs(60)), Instant::now()));
     std::thread::sleep(Duration::from_millis(50));
     let closed = Instant::now();
-    beside.store.close().unwrap();
+    beside.store.clone().close().unwrap();
     let (found, ended) = thread.join().unwrap();
     assert!(!found && ended.saturating_duration_since(closed) < Duration::from_secs(10));
 }
@@ -766,4 +808,16 @@ fn an_index_that_was_padded_beyond_all_memory_costs_a_follower_a_longer_walk() {
     }
     let follower = stratalog::StoreOptions::new().read_only(true).open(folder.path()).unwrap();
     assert_eq!(read_all(&partition_of(&follower)), [(0, "0".to_owned()), (1, "1".to_owned())]);
+}
+
+#[test]
+fn opening_read_only_moves_no_file_though_the_noted_log_start_lies_above_the_log() {
+    let rig = Rig::new(&[]);
+    append_values(&rig.partition, 0..5);
+    let note = rig.memory.open("/log/log-start-offset-checkpoint".as_ref(), OpenMode::Truncate).unwrap();
+    note.write_at(b"0\n1\nt 0 100\n", 0).unwrap();
+    let before = rig.files();
+    let beside = Beside::new(&rig);
+    assert_eq!((beside.vfs.mutations(), rig.files()), (0, before));
+    assert_eq!(read_from(&beside.partition, earliest(&beside.partition), 1 << 20).unwrap(), read_all(&rig.partition));
 }

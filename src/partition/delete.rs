@@ -125,13 +125,14 @@ impl Partition {
     }
 
     /// The marks of the log start, if there are any, once all that was removed under them is gone durably. They may go when the
-    /// notes were renewed after this. Where the folder can't be synced, they stay. The caller keeps the folder from being given away.
-    pub(crate) fn settle_marks(&self) -> Option<SettledMarks> {
-        let marks = self.inner.removals.marks.lock();
-        if marks.paths.is_empty() || self.inner.sync_folder().is_err() {
-            return None;
-        }
-        Some(SettledMarks { partition: self.clone(), removals: marks.removals })
+    /// notes were renewed after this. Those that somebody removes something under just now stay. The caller keeps the folder from being
+    /// given away.
+    pub(crate) fn settle_marks(&self) -> Result<Option<SettledMarks>, LogError> {
+        let Some(marks) = self.inner.removals.marks.try_lock().filter(|marks| !marks.paths.is_empty()) else {
+            return Ok(None);
+        };
+        self.inner.sync_folder()?;
+        Ok(Some(SettledMarks { partition: self.clone(), removals: marks.removals }))
     }
 
     /// Unlinks files that were deleted longer ago than `file.delete.delay.ms`; returns how many. One that can't be unlinked is
@@ -165,13 +166,13 @@ impl Partition {
 }
 
 impl SettledMarks {
-    /// Removes the marks, whose place the notes have taken, unless more was removed under them meanwhile. One that can't be removed
-    /// goes with the next checkpoint.
-    pub(crate) fn give_up(self) {
+    /// Removes the marks, whose place the notes have taken, unless more was removed under them meanwhile. What stays goes with a later
+    /// checkpoint.
+    pub(crate) fn give_up(self) -> Result<(), LogError> {
         let inner = &self.partition.inner;
-        let mut marks = inner.removals.marks.lock();
-        if marks.removals == self.removals {
-            inner.remove_marks(&mut marks.paths).ok();
+        match inner.removals.marks.try_lock() {
+            Some(mut marks) if marks.removals == self.removals => inner.remove_marks(&mut marks.paths),
+            _ => Ok(()),
         }
     }
 }

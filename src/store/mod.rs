@@ -282,7 +282,8 @@ impl LogStore {
     /// stays as it is.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::ReadOnly`], [`StoreError::Closed`].
+    /// [`StoreError::Io`], [`StoreError::ReadOnly`], [`StoreError::Closed`]. [`StoreError::Log`] when the checkpoints are written and a
+    /// partition's folder fails, in which a mark of its log start stays then.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         let _admin = self.shared.change()?;
         for partition in self.shared.own_partitions() {
@@ -396,10 +397,12 @@ impl Shared {
     /// Writes the checkpoints. What only marks in the partitions' folders said is said there then, and the marks go.
     fn write_checkpoints(&self) -> Result<(), StoreError> {
         let partitions = self.own_partitions();
-        let settled: Vec<_> = partitions.iter().filter_map(Partition::settle_marks).collect();
+        let settled: Vec<_> = partitions.iter().map(Partition::settle_marks).collect();
         self.opener.notes.renew_all(&partitions)?;
-        settled.into_iter().for_each(SettledMarks::give_up);
-        Ok(())
+        let give_up = |settled: Option<SettledMarks>| settled.map_or(Ok(()), SettledMarks::give_up);
+        // A folder that fails keeps no other from its turn.
+        let given_up: Vec<_> = settled.into_iter().map(|settled| settled.and_then(give_up)).collect();
+        Ok(given_up.into_iter().collect::<Result<(), LogError>>()?)
     }
 
     fn cut_files(&self) -> CutFiles {

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Cut, Opening};
-use crate::format::file_name::{CUT_LIST, FileKind, Suffix, cut_name};
+use crate::format::file_name::{CUT_LIST, FileKind, FileName, Suffix, cut_name};
 use crate::format::{CutEntry, encode_cut_list, parse_cut_list};
 use crate::partition::notes::NoteLine;
 use crate::partition::{LogError, Partition};
 use crate::segment::{Segment, file_path};
 use crate::types::{Offset, Position};
-use crate::vfs::{read_whole, replace_whole};
+use crate::vfs::{OpenMode, read_whole, replace_whole};
 
 impl Opening<'_> {
     /// Reports the cuts of earlier openings that nobody has read of, as far as they were carried out, and remembers those that were
@@ -47,6 +47,7 @@ impl Opening<'_> {
         self.set_aside(later, from_offset, &format!("follows a cut: {reason}"))?;
         let file = segment.path();
         let size = self.io(self.params.vfs.metadata(&file))?.map_or(0, |metadata| metadata.size);
+        self.mark_cut(from_offset);
         let moved_to = match self.finished_copy(segment, position)? {
             Some(copy) => copy,
             None => self.cut_name(&file, position)?,
@@ -100,6 +101,22 @@ impl Opening<'_> {
         self.io(params.notes.renew(&params.id, &|| line))
     }
 
+    /// Tells followers in other processes, in a file's name, that the log is being cut, until [`Opening::unmark_cut`]. Where it can't be
+    /// written, they may see the log half-way.
+    fn mark_cut(&mut self, end: Offset) {
+        let mark = self.params.dir.join(FileName::truncated(end).to_string());
+        if self.cut_mark.is_none() && self.params.vfs.open(&mark, OpenMode::Create).is_ok() {
+            self.cut_mark = Some(mark);
+        }
+    }
+
+    /// Lets followers look at what is left.
+    pub(super) fn unmark_cut(&mut self) {
+        if let Some(Err(error)) = self.cut_mark.take().map(|mark| self.params.vfs.remove_file(&mark)) {
+            self.report.warnings.push(format!("other processes can't read the log until it is opened again: {error}"));
+        }
+    }
+
     /// Takes whole segments out of the log, keeping their batches as `.cut` files.
     pub(super) fn set_aside(
         &mut self,
@@ -113,6 +130,9 @@ impl Opening<'_> {
             let moved_to = self.cut_name(&file, Position::ZERO)?;
             let (position, bytes) = (Position::ZERO, segment.size());
             cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason: reason.to_owned() });
+        }
+        if !cuts.is_empty() {
+            self.mark_cut(from_offset);
         }
         let names: Vec<_> = cuts.iter().map(|cut| (cut.file.clone(), cut.moved_to.clone())).collect();
         self.announce(cuts)?;
