@@ -15,7 +15,7 @@ use support::{Rig, append, at, offset, open, partition_of, read_all};
 fn closed() -> (MemoryVfs, ManualClock, Vec<(i64, String)>) {
     let rig = Rig::new(&[]);
     for number in 0..12 {
-        append(&rig.partition, &format!("value {number}"));
+        append(&rig.partition, &format!("value {number:02}"));
         if number % 4 == 3 && number < 11 {
             rig.partition.roll().unwrap();
         }
@@ -51,18 +51,22 @@ fn an_empty_segment_that_nobody_rolled_to_is_set_aside() {
 }
 
 #[test]
-fn a_log_that_ends_below_what_was_synced_is_verified_and_what_is_wrong_is_kept_aside() {
+fn a_log_that_ends_elsewhere_than_it_was_synced_is_verified_and_what_is_wrong_is_kept_aside() {
     let (memory, clock, records) = closed();
-    let mut bytes = content(&memory, LAST_LOG);
-    // The last batch says that it ends an offset later, which its checksum contradicts.
+    let bytes = content(&memory, LAST_LOG);
     let last = bytes.len() / 4 * 3;
-    bytes[last + 26] ^= 1;
-    write(&memory, LAST_LOG, &bytes);
-    let store = open(Arc::new(memory.clone()), &clock);
-    let report = &store.open_report().partitions[0];
-    assert_eq!(report.cuts.len(), 1, "{report:?}");
-    assert!(report.warnings.iter().any(|warning| warning.contains("synced up to 12")), "{report:?}");
-    assert_eq!(read_all(&partition_of(&store)), records[..11]);
+    // The last batch is gone, or says that it ends at a later offset, which its checksum contradicts.
+    let mut longer = bytes.clone();
+    longer[last + 26] ^= 1;
+    for (damaged, cuts) in [(bytes[..last].to_vec(), 0), (longer, 1)] {
+        let memory = memory.process_crash_image();
+        write(&memory, LAST_LOG, &damaged);
+        let store = open(Arc::new(memory), &clock);
+        let report = &store.open_report().partitions[0];
+        assert_eq!((report.recovered_segments > 0, report.cuts.len()), (true, cuts), "{report:?}");
+        assert!(report.warnings.iter().any(|warning| warning.contains("synced up to 12")), "{report:?}");
+        assert_eq!(read_all(&partition_of(&store)), records[..11]);
+    }
 }
 
 #[test]
@@ -137,4 +141,22 @@ fn an_opening_that_is_refused_leaves_the_next_one_an_orderly_stop() {
     let store = options().open("/log").unwrap();
     assert!(store.open_report().clean);
     assert_eq!(read_all(&partition_of(&store)), records);
+}
+
+#[test]
+fn a_replacement_that_is_damaged_takes_no_sound_segments_place() {
+    let damages: [fn(&mut Vec<u8>); 3] =
+        [|bytes| *bytes.last_mut().unwrap() ^= 1, |bytes| bytes.fill(0), |bytes| bytes.truncate(bytes.len() - 3)];
+    for damage in damages {
+        let (memory, clock, records) = closed();
+        let mut bytes = content(&memory, "/log/t-0/00000000000000000000.log");
+        damage(&mut bytes);
+        let swap = "/log/t-0/00000000000000000000.log.swap";
+        write(&memory, swap, &bytes);
+        let store = open(Arc::new(memory.clone()), &clock);
+        assert_eq!(store.open_report().failed.len(), 1);
+        drop(store);
+        memory.remove_file(Path::new(swap)).unwrap();
+        assert_eq!(read_all(&partition_of(&open(Arc::new(memory), &clock))), records);
+    }
 }

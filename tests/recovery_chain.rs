@@ -305,3 +305,23 @@ fn offsets_that_span_more_than_31_bits_are_split_when_the_log_is_loaded() {
         assert_eq!(read_all(&partition_of(&again)).len(), segment.len() + 1);
     }
 }
+
+#[test]
+fn a_sealed_segment_that_is_too_wide_is_split_where_only_its_indexes_are_made_anew() {
+    let far = (1_i64 << 31) + 4;
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "v");
+    let one = bytes_of(&rig.memory, &log_path(0));
+    let batch = |base: i64| [&base.to_be_bytes()[..], &one[8..]].concat();
+    let vfs = MemoryVfs::new();
+    vfs.create_dir_all(Path::new("/log/t-0")).unwrap();
+    put(&vfs, &log_path(0), &[batch(0), batch(500), batch(far)].concat());
+    put(&vfs, &log_path(far + 1), &batch(far + 1));
+    // As a Kafka leaves a log that it has flushed and closed.
+    put(&vfs, Path::new("/log/recovery-point-offset-checkpoint"), format!("0\n1\nt 0 {}\n", far + 2).as_bytes());
+    put(&vfs, Path::new("/log/.kafka_cleanshutdown"), b"{\"version\":0,\"brokerEpoch\":-1}");
+    let store = open(Arc::new(vfs.clone()), &rig.clock);
+    assert!(store.open_report().clean);
+    let offsets: Vec<_> = read_all(&partition_of(&store)).into_iter().map(|(at, _)| at).collect();
+    assert_eq!(offsets, [0, 500, far, far + 1]);
+}

@@ -39,7 +39,7 @@ use crate::format::LeaderEpochCheckpoint;
 use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suffix};
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
-use crate::segment::{ClosingEntry, Gaps, Residency, Segment, SegmentError, SegmentOptions, file_path};
+use crate::segment::{ClosingEntry, Fault, Gaps, Residency, Segment, SegmentError, SegmentOptions, file_path};
 use crate::types::{ErrorKind, Offset, Position};
 use crate::vfs::{IoError, Vfs, read_whole};
 
@@ -486,7 +486,7 @@ impl<'a> Opening<'a> {
         let mut unindexed = self.unindexed(&segments, &names);
         let unsynced_from = self.recover_segments(&mut segments, &mut unindexed)?;
         // An index that is made anew decides nothing about the log: that has been decided.
-        self.rebuild_indexes(&segments, &unindexed)?;
+        self.rebuild_indexes(&mut segments, &unindexed)?;
         if !has_epochs {
             self.rebuild_epochs(&segments)?;
         }
@@ -734,12 +734,23 @@ impl<'a> Opening<'a> {
         bases.filter(|base| !self.params.read_only && !is_whole(*base)).collect()
     }
 
-    /// Makes missing indexes anew.
-    fn rebuild_indexes(&mut self, segments: &[Arc<Segment>], unindexed: &BTreeSet<Offset>) -> Result<(), LogError> {
-        for segment in segments.iter().filter(|segment| unindexed.contains(&segment.base_offset())) {
-            segment.rebuild_indexes(ClosingEntry::Written).map_err(|error| self.wrap(error))?;
-            segment.release();
-            self.reindexed.insert(segment.base_offset());
+    /// Makes missing indexes anew. A segment that is too wide for them is split.
+    fn rebuild_indexes(
+        &mut self,
+        segments: &mut Vec<Arc<Segment>>,
+        unindexed: &BTreeSet<Offset>,
+    ) -> Result<(), LogError> {
+        let mut index = 0;
+        while let Some(segment) = segments.get(index).cloned() {
+            if unindexed.contains(&segment.base_offset()) {
+                let fault = segment.rebuild_indexes(ClosingEntry::Written).map_err(|error| self.wrap(error))?;
+                segment.release();
+                self.reindexed.insert(segment.base_offset());
+                if matches!(fault, Some(Fault::Overflow)) {
+                    self.split(segments, index)?;
+                }
+            }
+            index += 1;
         }
         Ok(())
     }

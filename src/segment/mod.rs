@@ -403,18 +403,6 @@ impl Segment {
         matches!((self.offset_index.is_sane(self.size()), self.time_index.is_sane()), (Ok(true), Ok(true)))
     }
 
-    /// The offset after the last batch of the `.log` at `path`, whatever its suffix; `base` when it has none.
-    pub(crate) fn end_of_file(vfs: Arc<dyn Vfs>, path: PathBuf, base: Offset) -> Result<Offset, SegmentError> {
-        let size = vfs.metadata(&path)?.map_or(0, |metadata| metadata.size);
-        let log = LogFile::new(vfs, path, size, false, true);
-        let mut walk = log.headers_from(Position::ZERO, base);
-        let mut end = base;
-        while let Some((_, header)) = walk.next_header()? {
-            end = header.last_offset().next();
-        }
-        Ok(end)
-    }
-
     /// The aborted transactions whose abort marker lies in this segment, in the order of their markers.
     pub(crate) fn aborted(&self) -> Result<Arc<Vec<AbortedTransaction>>, SegmentError> {
         let entries = self.txn_index.entries(self.size())?;

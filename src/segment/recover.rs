@@ -13,7 +13,7 @@ use super::{BatchFacts, CleanedSegment, Growth, Segment, SegmentError, file_path
 use crate::format::file_name::{FileKind, Suffix};
 use crate::format::{BatchHeader, FormatError, RecordBatch};
 use crate::types::{Offset, Position};
-use crate::vfs::OpenMode;
+use crate::vfs::{OpenMode, Vfs};
 
 /// Bytes that are read at once while a segment is verified, and copied at once while one is rewritten.
 const CHUNK: u64 = 1024 * 1024;
@@ -103,8 +103,9 @@ impl Segment {
         Ok(found)
     }
 
-    /// Makes both indexes anew from the batches. They end where the log can't be read on; what it holds is not decided here.
-    pub(crate) fn rebuild_indexes(&self, closing: ClosingEntry) -> Result<(), SegmentError> {
+    /// Makes both indexes anew from the batches. They end where the log can't be read on; what it holds is not decided here. Returns
+    /// why they do.
+    pub(crate) fn rebuild_indexes(&self, closing: ClosingEntry) -> Result<Option<Fault>, SegmentError> {
         let (start, next) = self.trusted_start(Scan::Whole)?;
         let found = self.verify(start, next, Gaps::Anywhere, &mut |position, header| {
             self.file_batch(position, u64::from(header.size()), BatchFacts::from(header));
@@ -115,7 +116,7 @@ impl Segment {
         if closing == ClosingEntry::Written {
             self.close_time_index();
         }
-        Ok(())
+        Ok(found.fault)
     }
 
     /// As when a segment is sealed: the last entry says the true maximum to whatever asks for it later. An index that refuses it
@@ -153,6 +154,36 @@ impl Segment {
             end = end.plus(u64::from(header.size()));
         };
         Ok(Recovered { end, next_offset, fault })
+    }
+
+    /// The offset after the last batch of the `.log` at `path`, whatever its suffix, of which every batch is verified; `base` when it
+    /// has none.
+    pub(crate) fn end_of_file(vfs: Arc<dyn Vfs>, path: &Path, base: Offset) -> Result<Offset, SegmentError> {
+        let size = vfs.metadata(path)?.map_or(0, |metadata| metadata.size);
+        let log = LogFile::new(vfs, path.to_path_buf(), size, false, true);
+        let mut window = Window { log: &log, start: Position::ZERO, bytes: Bytes::new() };
+        let (mut at, mut end) = (Position::ZERO, base);
+        while at.value() < size {
+            let damage = |source| SegmentError::format(path, at, source);
+            match window.batch_at(at)? {
+                Next::Batch(batch) if batch.header().base_offset() >= end => {
+                    end = batch.last_offset().next();
+                    at = at.plus(u64::from(batch.header().size()));
+                }
+                Next::End if at > Position::ZERO => break,
+                Next::Damage(source) => return Err(damage(source)),
+                Next::Batch(_) | Next::End => {
+                    let (field, expected) = ("baseOffset", "a batch above those before it");
+                    return Err(damage(FormatError::Invalid {
+                        field,
+                        position: Position::ZERO,
+                        expected,
+                        got: end.value(),
+                    }));
+                }
+            }
+        }
+        Ok(end)
     }
 
     /// Why a batch with a good checksum can't stand where the offset `next` is due.
@@ -396,7 +427,7 @@ mod tests {
     use crate::format::{AbortedTransaction, BatchBuilder, BatchOptions, Compression, Record, assign_offsets};
     use crate::segment::SegmentOptions;
     use crate::types::{LeaderEpoch, ProducerId, TimestampType};
-    use crate::vfs::{MemoryVfs, Vfs};
+    use crate::vfs::MemoryVfs;
 
     fn offset(value: i64) -> Offset {
         Offset::new(value).unwrap()

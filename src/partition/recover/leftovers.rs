@@ -110,11 +110,14 @@ impl Opening<'_> {
     /// The live files of the segments that the `.log.swap` files replace, and their producer snapshots.
     fn replaced_by<'n>(&self, logs: &[&FileName], all: &'n [FileName]) -> Result<Vec<&'n FileName>, LogError> {
         let bases: BTreeSet<_> = logs.iter().filter_map(|name| name.offset()).collect();
-        let (Some(first), Some(last)) = (bases.first().copied(), bases.last().copied()) else { return Ok(Vec::new()) };
+        let Some(first) = bases.first().copied() else { return Ok(Vec::new()) };
         let live = |name: &&FileName| name.suffix() == Suffix::None && name.offset().is_some_and(|base| base >= first);
         let mark = all.iter().filter(live).filter(|name| name.kind() == FileKind::Replaced);
         let marked_end = mark.filter_map(|name| name.offset()).min().map_or(Offset::ZERO, Offset::next);
-        let end = self.swap_end(last)?.max(marked_end);
+        let mut end = marked_end;
+        for base in bases {
+            end = end.max(self.swap_end(base)?);
+        }
         let is_replaced = |name: &&FileName| match (name.kind(), name.offset()) {
             (FileKind::Replaced, _) | (_, None) => false,
             (_, Some(offset)) => offset < end,
@@ -122,10 +125,10 @@ impl Opening<'_> {
         Ok(all.iter().filter(live).filter(is_replaced).collect())
     }
 
-    /// The offset after the last batch of a `.log.swap`.
+    /// The offset after the last batch of a `.log.swap`. A damaged one replaces nothing: the partition isn't opened.
     fn swap_end(&self, base: Offset) -> Result<Offset, LogError> {
         let path = file_path(&self.params.dir, FileKind::Log, base, Suffix::Swap);
-        let end = Segment::end_of_file(Arc::clone(&self.params.vfs), path, base).map_err(|error| self.wrap(error))?;
+        let end = Segment::end_of_file(Arc::clone(&self.params.vfs), &path, base).map_err(|error| self.wrap(error))?;
         Ok(end.max(base.next()))
     }
 

@@ -85,7 +85,7 @@ impl Opening<'_> {
         let Some(active) = segments.last() else { return Ok(None) };
         if self.params.clean {
             let end = active.end().ok().filter(|(end, _)| end.value() == active.size()).map(|(_, next)| next);
-            let is_whole = end.is_some() && self.params.recovery_point.is_none_or(|point| end == Some(point));
+            let is_whole = end.is_some_and(|end| self.ends_soundly(active, end));
             return Ok((!is_whole || !active.has_sane_indexes()).then(|| self.first_unsynced(segments)));
         }
         let unsynced = self.first_unsynced(segments);
@@ -94,6 +94,13 @@ impl Opening<'_> {
             .verified
             .map_or(unsynced, |verified| last_that(segments, |base| base <= verified.base_offset).max(unsynced));
         Ok(Some(first))
+    }
+
+    /// Whether a log that was closed in order can end at `end`. A longer one than was synced must have a sound batch there.
+    fn ends_soundly(&self, active: &Segment, end: Offset) -> bool {
+        let Some(point) = self.params.recovery_point.filter(|point| *point != end) else { return true };
+        let last = Offset::new(end.value() - 1).and_then(|last| active.find(last).ok().flatten());
+        point < end && last.is_none_or(|(position, _)| active.batch_at(position).is_ok())
     }
 
     /// The first segment that may hold anything that was never synced.
@@ -112,20 +119,20 @@ impl Opening<'_> {
         self.below_start = segments.drain(..first).collect();
     }
 
-    /// Takes empty files out of the log that stand where the segment before still goes on: nobody rolled there.
+    /// Takes empty files out of the log that stand where the segment before doesn't end: nobody rolled there.
     fn drop_empty_strays(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<(), LogError> {
-        let mut strays = Vec::new();
+        let (gaps, mut strays) = (self.gaps(), Vec::new());
         for pair in segments.windows(2) {
             if let [before, empty] = pair
                 && empty.size() == 0
-                && matches!(before.end(), Ok((_, end)) if end > empty.base_offset())
+                && matches!(before.end(), Ok((_, end)) if !gaps.allow(end, empty.base_offset()))
             {
                 strays.push(Arc::clone(empty));
             }
         }
         for stray in strays {
             segments.retain(|segment| !Arc::ptr_eq(segment, &stray));
-            let reason = "an empty segment inside the range of the one before";
+            let reason = "an empty segment where the one before doesn't end";
             self.set_aside(std::slice::from_ref(&stray), stray.base_offset(), reason)?;
         }
         Ok(())
