@@ -71,7 +71,7 @@ fn retention_wakes_who_waits_for_committed_ones() {
 fn a_marker_that_fails_behind_the_log_wakes_who_waits_for_its_offset() {
     let rig = Rig::new(&[]);
     begin_transaction(&rig);
-    let fault = Fault::new(Operation::Any, Effect::Error(io::ErrorKind::Other)).from_nth(1);
+    let fault = Fault::new(Operation::Write, Effect::Error(io::ErrorKind::Other)).from_nth(1);
     let reached = woken_by(
         &rig.partition,
         |partition, timeout| partition.wait_for(offset(1), timeout),

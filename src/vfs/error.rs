@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::types::ErrorKind;
 
-/// `EMFILE` and `ENFILE`: only opening needs a descriptor, whatever the operation is called.
+/// `EMFILE` and `ENFILE`: a folder is opened to sync it, and only opening needs a descriptor.
 const OUT_OF_DESCRIPTORS: [Option<i32>; 2] =
     [Some(rustix::io::Errno::MFILE.raw_os_error()), Some(rustix::io::Errno::NFILE.raw_os_error())];
 
@@ -53,7 +53,8 @@ impl IoError {
     /// and a later try may succeed.
     #[must_use]
     pub fn failed_to_open(&self) -> bool {
-        self.operation == "open" || OUT_OF_DESCRIPTORS.contains(&self.source.raw_os_error())
+        let is_folder_sync = self.operation == "sync folder";
+        self.operation == "open" || is_folder_sync && OUT_OF_DESCRIPTORS.contains(&self.source.raw_os_error())
     }
 
     /// What this error means for a caller.
