@@ -93,3 +93,24 @@ fn a_held_segment_outlives_retention_truncation_and_compaction() {
         check(&held, &expected, what);
     }
 }
+
+#[test]
+fn what_is_held_of_a_mapped_log_outlives_a_reopening_that_cuts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = stratalog::LogStore::open(folder.path()).unwrap();
+    let partition = store.create_topic("t", 1, stratalog::TopicConfig::new()).unwrap().partition(0).unwrap();
+    let value = "v".repeat(3000);
+    for _ in 0..20 {
+        partition.append(&[Record::new(&value)]).unwrap();
+    }
+    let held = partition.segments().pop().unwrap();
+    let batches = partition.read(offset(0)).fetch().unwrap();
+    // The last batch rots, and the reopening cuts it off.
+    let file = std::fs::File::options().write(true).open(held.path()).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"rot", held.size() - 100).unwrap();
+    assert_eq!(partition.reopen().unwrap().cuts.len(), 1);
+    assert_eq!(partition.log_end_offset(), offset(19));
+    assert_eq!(batches.records().filter(Result::is_ok).count(), 19);
+    assert_eq!(held.batches().filter(Result::is_ok).count(), 19);
+    assert_eq!(support::append(&partition, "next"), 19);
+}

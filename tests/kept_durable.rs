@@ -449,3 +449,37 @@ fn a_reopening_that_fails_leaves_the_partition_offline_and_what_is_durable_after
         assert_eq!(read_all(&partition_of(&store)).last(), Some(&(place, "new".to_owned())), "call {later}");
     }
 }
+
+#[test]
+fn a_deleted_key_stays_deleted_though_the_log_was_cut_below_what_was_compacted() {
+    let entries = [
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "200"),
+        ("min.cleanable.dirty.ratio", "0"),
+        ("delete.retention.ms", "0"),
+    ];
+    let rig = Rig::new(&entries);
+    let put = |key: &str, value: &str| rig.partition.append(&[Record::keyed(key, value)]).unwrap();
+    for number in 0..8 {
+        put(["a", "b"][number % 2], &number.to_string());
+    }
+    rig.partition.roll().unwrap();
+    rig.partition.compact().unwrap();
+    rig.store.checkpoint().unwrap();
+    let cut = rig.partition.log_start_offset().value() + 3;
+    rig.partition.truncate_to(offset(cut)).unwrap();
+    rig.partition.append_with(&[Record::keyed("a", "last")], Durability::Durable).unwrap();
+    rig.partition.append_with(&[Record::tombstone("a"), Record::keyed("c", "kept")], Durability::Durable).unwrap();
+    for seed in 0..50 {
+        let store = open(Arc::new(rig.memory.torn_crash_image(seed)), &rig.clock);
+        let partition = partition_of(&store);
+        for _ in 0..2 {
+            partition.roll().unwrap();
+            partition.compact().unwrap();
+            rig.clock.advance(10);
+        }
+        let values: Vec<_> = read_all(&partition).into_iter().map(|(_, value)| value).collect();
+        assert!(!values.contains(&"last".to_owned()), "seed {seed}: {values:?}");
+        assert!(values.contains(&"kept".to_owned()), "seed {seed}: {values:?}");
+    }
+}

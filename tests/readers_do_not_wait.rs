@@ -137,3 +137,56 @@ fn appends_that_roll_end_while_the_notes_of_another_partition_are_written() {
         while_stuck(&rig, hook, || other.truncate_to(offset(1)).unwrap(), appends);
     }
 }
+
+#[test]
+fn appends_and_reads_end_while_a_step_of_a_compactions_swap_is_stuck() {
+    let hooks = [
+        Hook::at(Operation::Rename).path(".log.cleaned"),
+        Hook::at(Operation::Rename).path(".log.swap"),
+        Hook::at(Operation::Rename).on(PathFilter::ends_with("00000000000000000000.log")),
+        Hook::at(Operation::Open).path(".replaced"),
+    ];
+    for hook in hooks {
+        let rig = Rig::new(&[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0")]);
+        for number in 0..6 {
+            rig.partition.append(&[Record::keyed("k", &number.to_string())]).unwrap();
+            rig.partition.roll().unwrap();
+        }
+        let (partition, quick) = (rig.partition.clone(), rig.partition.clone());
+        while_stuck(
+            &rig,
+            hook,
+            move || _ = partition.compact().unwrap(),
+            move || {
+                quick.append(&[Record::keyed("other", "meanwhile")]).unwrap();
+                assert_eq!(read_all(&quick).last().unwrap().1, "meanwhile");
+            },
+        );
+    }
+}
+
+#[test]
+fn appends_and_reads_end_while_a_removal_is_stuck() {
+    for hook in [
+        Hook::at(Operation::Rename).on(PathFilter::ends_with("00000000000000000000.log")),
+        Hook::at(Operation::SyncDir).path("/t-0"),
+        Hook::at(Operation::Remove).path(".deleted"),
+    ] {
+        let rig = Rig::new(&[("retention.ms", "1000"), ("file.delete.delay.ms", "0")]);
+        for time in 0..3 {
+            append_at(&rig.partition, "old", time);
+            rig.partition.roll().unwrap();
+        }
+        append_at(&rig.partition, "young", 5000);
+        let quick = rig.partition.clone();
+        while_stuck(
+            &rig,
+            hook,
+            || assert!((0..2).all(|number| rig.store.tick(at(5000 + number)).unwrap().failures.is_empty())),
+            move || {
+                append_at(&quick, "meanwhile", 5000);
+                assert_eq!(read_all(&quick).last().unwrap().1, "meanwhile");
+            },
+        );
+    }
+}

@@ -325,3 +325,66 @@ fn a_sealed_segment_that_is_too_wide_is_split_where_only_its_indexes_are_made_an
     let offsets: Vec<_> = read_all(&partition_of(&store)).into_iter().map(|(at, _)| at).collect();
     assert_eq!(offsets, [0, 500, far, far + 1]);
 }
+
+#[test]
+fn what_an_opening_cut_is_told_by_the_next_until_somebody_has_asked() {
+    let rig = Rig::new(&[]);
+    (0..4).for_each(|number| _ = append(&rig.partition, &value(number)));
+    let image = rig.memory.process_crash_image();
+    let mut bytes = bytes_of(&image, &log_path(0));
+    *bytes.last_mut().unwrap() ^= 1;
+    put(&image, &log_path(0), &bytes);
+    forget_boot(&image);
+    // Two lives in which nobody looks at the report, one of which ends in order.
+    drop(open(Arc::new(image.clone()), &rig.clock));
+    open(Arc::new(image.clone()), &rig.clock).close().unwrap();
+    let cuts = |store: &stratalog::LogStore| store.open_report().partitions[0].cuts.len();
+    assert_eq!(cuts(&open(Arc::new(image.clone()), &rig.clock)), 1);
+    assert_eq!(cuts(&open(Arc::new(image), &rig.clock)), 0, "somebody has read of it");
+}
+
+#[test]
+fn a_segment_whose_base_lies_in_the_one_before_is_set_aside_after_a_crash() {
+    let rig = four_segments();
+    let image = rig.memory.process_crash_image();
+    // Another copy of the second segment begins one offset later.
+    let second = bytes_of(&image, &log_path(3));
+    put(&image, &log_path(4), &second);
+    forget_boot(&image);
+    let store = open(Arc::new(image), &rig.clock);
+    let found = read_all(&partition_of(&store));
+    assert_eq!(found, expected(i64::try_from(found.len()).unwrap()), "a prefix, nothing twice");
+    assert!(!store.open_report().partitions[0].cuts.is_empty());
+}
+
+#[test]
+fn a_kill_at_any_change_of_a_split_loses_nothing() {
+    let far = (1_i64 << 31) + 4;
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "v");
+    let one = bytes_of(&rig.memory, &log_path(0));
+    let prepared = || {
+        let vfs = MemoryVfs::new();
+        vfs.create_dir_all(Path::new("/log/t-0")).unwrap();
+        let batch = |base: i64| [&base.to_be_bytes()[..], &one[8..]].concat();
+        put(&vfs, &log_path(0), &[batch(0), batch(500), batch(far)].concat());
+        for folder in ["/log/t-0", "/log", "/"] {
+            vfs.sync_dir(Path::new(folder)).unwrap();
+        }
+        vfs.open(&log_path(0), OpenMode::Write).unwrap().sync_data().unwrap();
+        vfs
+    };
+    let whole = FaultyVfs::new(prepared());
+    drop(open(Arc::new(whole.clone()), &rig.clock));
+    for killed_at in 0..whole.mutations() {
+        let vfs = FaultyVfs::new(prepared());
+        vfs.crash_after(killed_at);
+        let options = stratalog::StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(rig.clock.clone()));
+        drop(options.open("/log"));
+        for seed in 0..6 {
+            let store = open(Arc::new(vfs.crash_image(seed).unwrap()), &rig.clock);
+            let offsets: Vec<_> = read_all(&partition_of(&store)).into_iter().map(|(at, _)| at).collect();
+            assert_eq!(offsets, [0, 500, far], "killed at {killed_at}, seed {seed}");
+        }
+    }
+}

@@ -4,9 +4,11 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use stratalog::vfs::{FaultyVfs, Hook, Operation};
 use stratalog::{Clock as _, ErrorKind, TickReport};
-use support::{Rig, append, append_at, bases, offset, open, partition_of, read_all};
+use support::{Rig, append, append_at, at, bases, offset, open, partition_of, read_all};
 
 const KEEP: [(&str, &str); 2] = [("retention.ms", "-1"), ("file.delete.delay.ms", "1000")];
 
@@ -105,4 +107,33 @@ fn a_deleted_segment_is_let_go_though_nothing_was_ever_flushed() {
     rig.store.tick(support::at(1)).unwrap();
     assert_eq!(rig.partition.log_start_offset(), offset(1));
     assert!(segment.upgrade().is_none());
+}
+
+#[test]
+fn what_is_appended_and_rolled_while_retention_looks_at_ages_stays() {
+    let rig = Rig::new(&[("retention.ms", "1000"), ("file.delete.delay.ms", "0")]);
+    for time in 0..4 {
+        append_at(&rig.partition, "old", time);
+        rig.partition.roll().unwrap();
+    }
+    rig.store.clone().close().unwrap();
+    // An opening that knows no age: each is read.
+    let vfs = FaultyVfs::new(rig.memory.clone());
+    let store = open(Arc::new(vfs.clone()), &rig.clock);
+    let partition = partition_of(&store);
+    let appending = partition.clone();
+    let is_looked_at = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_looked_at);
+    vfs.hook(Hook::at(Operation::Open).path("00000000000000000002"), move |_| {
+        seen.store(true, Ordering::SeqCst);
+        for _ in 0..5 {
+            append_at(&appending, "young", 5000);
+            appending.roll().unwrap();
+        }
+    });
+    assert!(store.tick(at(5000)).unwrap().failures.is_empty());
+    assert!(is_looked_at.load(Ordering::SeqCst));
+    let left = read_all(&partition);
+    assert_eq!(left.iter().filter(|(_, value)| value == "young").count(), 5, "{left:?}");
+    assert!(partition.log_start_offset() <= offset(4));
 }
