@@ -12,7 +12,7 @@ mod support;
 
 use machine::campaign::{Campaign, chosen, number};
 use machine::crash::{Density, crash_everywhere};
-use machine::op::{Script, scripts};
+use machine::op::{Script, longer, scripts};
 use machine::promises::check;
 
 /// Images in a run of the whole test suite.
@@ -38,7 +38,8 @@ fn density(images: u64, scripts: u64) -> Density {
 fn after_the_end_of_the_machine_at_any_change_every_promise_holds() {
     let campaign = Campaign::new("crash_everywhere");
     let images = number("STRATALOG_IMAGES", IMAGES).max(1);
-    let all = scripts();
+    let mut all = scripts();
+    all.extend(longer(number("STRATALOG_LONGER", 0)));
     let one_in = all.len() as u64 * IMAGES_PER_SCRIPT / images;
     let scripts = chosen(all, Script::name, one_in);
     let density = density(images, scripts.len() as u64);

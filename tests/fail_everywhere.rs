@@ -12,7 +12,7 @@ mod support;
 
 use machine::campaign::{Campaign, chosen, number};
 use machine::fail::{FAULTS_PER_CALL, fail_everywhere};
-use machine::op::{Script, scripts};
+use machine::op::{Script, longer, scripts};
 use machine::promises::check;
 
 /// Faults in a run of the whole test suite.
@@ -28,7 +28,8 @@ const CALLS: u64 = 80;
 fn after_any_call_has_failed_with_any_error_every_promise_holds() {
     let campaign = Campaign::new("fail_everywhere");
     let faults = number("STRATALOG_FAULTS", FAULTS);
-    let all = scripts();
+    let mut all = scripts();
+    all.extend(longer(number("STRATALOG_LONGER", 0)));
     let one_in = all.len() as u64 * FAULTS_PER_SCRIPT / faults.max(1);
     let scripts = chosen(all, Script::name, one_in);
     let possible = scripts.len() as u64 * CALLS * FAULTS_PER_CALL;

@@ -2,6 +2,7 @@
 //! different pasts.
 
 use super::action::Action;
+use super::campaign::{mixed, number};
 use super::truth::Truth;
 use crate::history::{Batch, Kind, Row};
 
@@ -124,6 +125,23 @@ pub fn scripts() -> Vec<Script> {
         }
     }
     scripts
+}
+
+/// So many scripts of three to six operations, as the seed has it.
+pub fn longer(count: u64) -> Vec<Script> {
+    let seed = number("STRATALOG_SEED", 1);
+    let pasts = [Past::Settled, Past::Unflushed, Past::Recovered];
+    let script = |script: u64| {
+        let draw = |place: usize, of: usize| {
+            let drawn = mixed(seed, &[script, place as u64]) % of as u64;
+            usize::try_from(drawn).unwrap()
+        };
+        let is_compacted = draw(0, 2) == 1;
+        let ops = (0..3 + draw(1, 4)).map(|place| ALL[draw(3 + place, ALL.len())]);
+        let ops = ops.filter(|op| is_compacted || *op != Op::Compact).collect();
+        Script { past: pasts[draw(2, 3)], is_compacted, ops }
+    };
+    (0..count).map(script).collect()
 }
 
 /// The producers of the scripts; the one with transactions always has one open when a past ends.
