@@ -148,8 +148,19 @@ impl Read<'_> {
         // Another process may not have written all of its last segment yet.
         let log_end = Some(view.log_end).filter(|_| !inner.read_only);
         let next = next_base.or(log_end).filter(|next| self.offset < *next);
-        let hole = next.and_then(|next| inner.hole_before(segment, next));
-        hole.map_or(Ok(()), |error| Err(inner.wrap(error)))
+        let Some(hole) = next.and_then(|next| inner.hole_before(segment, next)) else { return Ok(()) };
+        if next_base.is_none() && self.is_being_appended(segment)? {
+            return Ok(());
+        }
+        Err(inner.wrap(hole))
+    }
+
+    /// Whether an append brings the requested offset: its batch lies below the log end before it can be found.
+    fn is_being_appended(&self, active: &Segment) -> Result<bool, LogError> {
+        let inner = &self.partition.inner;
+        let is_idle = inner.writer.try_lock().is_some();
+        let found = active.find(self.offset).map_err(|error| inner.wrap(error))?;
+        Ok(!is_idle || found.is_some())
     }
 
     /// Refuses what was read of a sealed segment that another process has replaced meanwhile.
