@@ -246,6 +246,8 @@ impl Partition {
 
     fn reopen_files(&self, writer: &mut Writer) -> Result<PartitionRecovery, LogError> {
         let inner = &self.inner;
+        // What holds also where a cut was interrupted.
+        let noted = inner.note_line();
         let params = OpenParams {
             vfs: Arc::clone(&inner.vfs),
             clock: Arc::clone(&inner.clock),
@@ -253,15 +255,15 @@ impl Partition {
             dir: inner.dir.clone(),
             id: inner.id.clone(),
             settings: self.settings(),
-            log_start_offset: Some(self.log_start_offset()),
-            recovery_point: Some(self.recovery_point()),
+            log_start_offset: Some(noted.log_start),
+            recovery_point: Some(noted.recovery_point),
             clean: false,
             verified: None,
             read_only: false,
             residency: Arc::clone(&inner.residency),
-            first_dirty_offset: self.first_dirty_offset(),
+            first_dirty_offset: noted.first_dirty,
             producer_expiration_ms: inner.producer_expiration_ms,
-            unbroken: inner.note_line().unbroken,
+            unbroken: noted.unbroken,
             notes: Arc::clone(&inner.notes),
         };
         for segment in inner.list().iter() {
@@ -528,10 +530,14 @@ impl<'a> Opening<'a> {
 
     /// Ends what a crash interrupted and removes what belongs to no segment; returns the names that are left.
     fn settle_files(&mut self) -> Result<Vec<String>, LogError> {
-        let mut names = self.names()?;
         if self.params.read_only {
-            return Ok(names);
+            return self.names();
         }
+        if !self.params.clean {
+            // A name that came or went just before the crash may count now, and must go on to.
+            self.sync_dir()?;
+        }
+        let mut names = self.names()?;
         self.read_cut_list()?;
         if self.finish_restart(&names)? || self.finish_swaps(&names)? {
             names = self.names()?;
@@ -567,7 +573,7 @@ impl<'a> Opening<'a> {
     /// A log can't end below what was synced, unless somebody else has changed its files or the disk lost what it had.
     fn warn_of_lost_end(&mut self, log_end: Offset, gaps: Gaps) {
         let Some(point) = self.params.recovery_point.filter(|point| *point > log_end) else { return };
-        if matches!(gaps, Gaps::Below(limit) if point > limit) {
+        if self.restarted_at.is_none() && matches!(gaps, Gaps::Below(limit) if point > limit) {
             let warning = format!("the log ends at {log_end}, though it had been synced up to {point}");
             self.report.warnings.push(warning);
         }
@@ -575,7 +581,7 @@ impl<'a> Opening<'a> {
 
     /// After an orderly stop everything is synced, so that a log start above the recovery point can't be true.
     fn distrust_start(&mut self) {
-        let point = self.params.recovery_point.filter(|_| self.params.clean);
+        let point = self.params.recovery_point.filter(|_| self.params.clean && self.restarted_at.is_none());
         if let (Some(point), Some(start)) = (point, self.noted_start)
             && start > point
         {

@@ -266,7 +266,12 @@ impl Inner {
         if below.entries.is_empty() {
             return Ok(());
         }
-        let written = write(&*self.vfs, &self.dir, base, &below).and_then(|file| file.sync_data());
+        self.write_durable_snapshot(base, &below)
+    }
+
+    /// Writes a snapshot of the log up to `base` and syncs it; its name is durable with the next sync of the folder.
+    pub(super) fn write_durable_snapshot(&self, base: Offset, snapshot: &ProducerSnapshot) -> Result<(), LogError> {
+        let written = write(&*self.vfs, &self.dir, base, snapshot).and_then(|file| file.sync_data());
         written.map_err(|error| self.wrap(error))
     }
 

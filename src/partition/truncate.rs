@@ -2,8 +2,9 @@
 //!
 //! A power loss at any moment of a cut leaves the old log, or a prefix of it that holds everything below the new end:
 //! - The notes on disk are lowered first. What they no longer vouch for, recovery verifies, and a hole in it ends the log.
+//! - Where no batch will reach up to the new end, an empty segment is begun there first: what went before it could go unnoticed
+//!   otherwise, and its offsets be given again.
 //! - Whole segments go from the end on, before the last one is cut.
-//! - Where no batch reaches up to the new end, an empty segment keeps it.
 //! - A log that starts over leaves a mark that says where. From then on opening finishes what a crash interrupted.
 //!
 //! A mark says meanwhile that the log is being cut: followers in other processes look again, and see the old log or the new one.
@@ -19,8 +20,8 @@ use super::segments::SegmentList;
 use super::snapshots::Rebuilt;
 use super::{Inner, LogError, Partition, Writer, load, store};
 use crate::format::file_name::FileName;
-use crate::segment::Segment;
-use crate::types::Offset;
+use crate::segment::{Segment, SegmentError};
+use crate::types::{Offset, Position};
 use crate::vfs::OpenMode;
 
 impl Partition {
@@ -75,7 +76,9 @@ struct CutPlan {
     /// The segment that the new end lies in.
     last: Arc<Segment>,
     /// Where it is cut; `None` when nothing of it goes.
-    position: Option<crate::types::Position>,
+    position: Option<Position>,
+    /// Where the last batch that stays in it ends; `None` where damage hides that.
+    end: Option<Offset>,
     dropped: Vec<Arc<Segment>>,
 }
 
@@ -98,20 +101,21 @@ impl Inner {
         let Some((last, sealed)) = kept.split_last() else { return Ok(None) };
         let cut = last.find(offset).map_err(|error| self.wrap(error))?;
         let position = cut.map(|(position, _)| position);
-        Ok(Some(CutPlan { sealed: sealed.to_vec(), last: Arc::clone(last), position, dropped }))
+        let end = match last.end_below(offset) {
+            Err(error @ SegmentError::Io(_)) => return Err(self.wrap(error)),
+            end => end.ok(),
+        };
+        Ok(Some(CutPlan { sealed: sealed.to_vec(), last: Arc::clone(last), position, end, dropped }))
     }
 
     fn carry_out_cut(&self, writer: &mut Writer, plan: CutPlan, offset: Offset) -> Result<(), LogError> {
-        let CutPlan { sealed, last, position, dropped } = plan;
         let had_gaps_above = load(&self.unbroken_from) > offset;
-        if position.is_none() {
-            // Its file stays, and what it lacks to be durable would be forgotten.
-            self.sync_below_cut(&last)?;
-        }
-        // Another segment over its file takes its place.
-        self.forget(std::slice::from_ref(&last));
-        self.lower_notes(Ceiling { end: offset, first_dirty: last.base_offset() })?;
-        self.drop_snapshots_above(offset)?;
+        let needs_keeper = plan.end != Some(offset);
+        self.begin_cut(&plan, needs_keeper, offset)?;
+        let CutPlan { sealed, last, position, end, dropped } = plan;
+        let kept = SegmentList::new(sealed.clone(), Arc::clone(&last));
+        let mut producers = self.rebuild_producers(&kept, end.unwrap_or(offset))?;
+        let keeper = if needs_keeper { Some(self.keep_end(&mut producers, offset)?) } else { None };
         self.discard(&dropped, had_gaps_above)?;
         let active = match position {
             Some(position) => Arc::new(last.rewrite(position, offset).map_err(|error| self.wrap(error))?),
@@ -119,15 +123,15 @@ impl Inner {
             // It will grow again. What took it for a sealed segment, to replace it, must find that it is another one now.
             None => Arc::new(last.reopened().map_err(|error| self.wrap(error))?),
         };
-        if active.size() == 0 {
+        if active.size() == 0 || keeper.is_some() {
             writer.segment_created = self.clock.now();
         }
-        let list = self.end_at(writer, (sealed, active), offset)?;
+        let list = self.end_with(sealed, active, keeper)?;
+        self.unbroken_from.fetch_min(offset.value(), Ordering::AcqRel);
         self.lower_recovery_point(offset);
         self.lower_first_dirty(list.active().base_offset());
         self.forget_rewrites_from(offset);
         self.expect_dense(&list);
-        let producers = self.rebuild_producers(&list, offset)?;
         self.show(list, self.offsets.log_start().min(offset), offset, producers.first_unstable());
         self.adopt_producers(writer, producers);
         self.epochs.update(|table| table.truncate_from_end(offset));
@@ -140,6 +144,22 @@ impl Inner {
         Ok(())
     }
 
+    /// Lowers the notes to what will be left.
+    fn begin_cut(&self, plan: &CutPlan, needs_keeper: bool, offset: Offset) -> Result<(), LogError> {
+        if needs_keeper || plan.position.is_none() {
+            // Above a gap that the log may have, nothing would tell that what lies below was lost; and of a file that stays, what it
+            // lacks to be durable would be forgotten.
+            self.sync_below_cut(&plan.last)?;
+        }
+        // Another segment over its file takes its place.
+        self.forget(std::slice::from_ref(&plan.last));
+        if needs_keeper {
+            self.unbroken_from.fetch_max(offset.value(), Ordering::AcqRel);
+        }
+        self.lower_notes(Ceiling { end: offset, first_dirty: plan.last.base_offset() })?;
+        self.drop_snapshots_above(offset)
+    }
+
     /// Tells other processes, in a file's name, that the log is being cut to `end`. It is for those who look meanwhile: no recovery
     /// needs it, so nothing is synced.
     fn mark_cut(&self, end: Offset) -> Result<PathBuf, LogError> {
@@ -148,31 +168,32 @@ impl Inner {
         Ok(mark)
     }
 
-    /// The segments that are left, as a log that ends at `offset`. Where the last batch ends below it, for the cut took one that began
-    /// there or compaction took some, a new segment keeps the end, and the log has a gap that the note must tell of before. What
-    /// lies below is synced first: there, gaps no longer tell of a loss.
-    fn end_at(
-        &self,
-        writer: &mut Writer,
-        (mut sealed, active): (Vec<Arc<Segment>>, Arc<Segment>),
-        offset: Offset,
-    ) -> Result<SegmentList, LogError> {
-        let (_, end) = active.end().map_err(|error| self.wrap(error))?;
-        if end == offset {
-            store(&self.unbroken_from, load(&self.unbroken_from).min(offset));
-            return Ok(SegmentList::new(sealed, active));
+    /// Begins the empty segment that keeps the new end of a log whose last batch ends below: the cut takes one that began there, or
+    /// compaction took some. The notes have told of the gap before. Deleting records may make this segment the log's first one, so
+    /// the producers below it are in a durable snapshot.
+    fn keep_end(&self, producers: &mut Rebuilt, offset: Offset) -> Result<Arc<Segment>, LogError> {
+        producers.end = offset;
+        if !producers.table.is_empty() {
+            self.write_durable_snapshot(offset, &producers.table.snapshot())?;
+            producers.last_snapshot = Some(offset);
         }
-        self.sync_below_cut(&active)?;
-        store(&self.unbroken_from, offset);
-        self.lift_ceiling();
-        self.lower_notes(Ceiling { end: offset, first_dirty: active.base_offset() })?;
-        let new = self.create_segment(offset)?;
+        let keeper = self.create_segment(offset)?;
         self.sync_folder()?;
+        Ok(keeper)
+    }
+
+    /// The segments that are left: `active` is the last one, or a sealed one where another keeps the end.
+    fn end_with(
+        &self,
+        mut sealed: Vec<Arc<Segment>>,
+        active: Arc<Segment>,
+        keeper: Option<Arc<Segment>>,
+    ) -> Result<SegmentList, LogError> {
+        let Some(keeper) = keeper else { return Ok(SegmentList::new(sealed, active)) };
         active.seal().map_err(|error| self.wrap(error))?;
         self.hand_over(Arc::clone(&active));
         sealed.push(active);
-        writer.segment_created = self.clock.now();
-        Ok(SegmentList::new(sealed, new))
+        Ok(SegmentList::new(sealed, keeper))
     }
 
     fn start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
@@ -182,8 +203,9 @@ impl Inner {
     }
 
     fn carry_out_start_over(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
-        self.lower_notes(Ceiling { end: offset.min(self.offsets.log_end()), first_dirty: Offset::ZERO })?;
+        // Before the notes: lower ones alone would make a hole of what lies below an old log.
         let mark = self.mark_restart(offset)?;
+        self.lower_notes(Ceiling { end: offset.min(self.offsets.log_end()), first_dirty: Offset::ZERO })?;
         let old = self.list().to_vec();
         self.drop_snapshots_above(Offset::ZERO)?;
         self.discard(&old, false)?;

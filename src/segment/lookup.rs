@@ -112,6 +112,19 @@ impl Segment {
         Ok((end, next))
     }
 
+    /// The offset after the last batch that ends at or below `limit`; the base offset where none does.
+    pub(crate) fn end_below(&self, limit: Offset) -> Result<Offset, SegmentError> {
+        let mut end = self.base_offset;
+        let Some(last) = Offset::new(limit.value() - 1) else { return Ok(end) };
+        let mut walk = self.walk_from(last)?;
+        while let Some((_, header)) = walk.next_header()?
+            && header.last_offset() < limit
+        {
+            end = header.last_offset().next();
+        }
+        Ok(end)
+    }
+
     /// The greatest timestamp with the last offset of its batch: the time index's last entry, or a later batch's.
     pub(crate) fn greatest(&self) -> Result<Greatest, SegmentError> {
         if let Some(known) = self.growth.lock().greatest {

@@ -158,6 +158,10 @@ impl Opening {
         self.report.clean = clean;
         let mut deleted = Vec::new();
         if !self.options.read_only {
+            if !clean {
+                // The folder of a partition, or a list of topics, that came just before the crash counts now, and must go on to.
+                vfs.sync_dir(&self.root)?;
+            }
             deleted = self.finish_deletions(&list);
             if !is_listed {
                 root::sync_above(&*vfs, &self.root)?;

@@ -64,13 +64,7 @@ impl Opening<'_> {
         let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
         let (marks, others): (Vec<&FileName>, Vec<&FileName>) =
             parsed.iter().partition(|name| name.kind() == FileKind::Restarted && name.suffix() == Suffix::None);
-        let Some(start) = marks.iter().filter_map(|name| name.offset()).max() else {
-            if self.reopening {
-                // A mark that was just removed must not come back.
-                self.sync_dir()?;
-            }
-            return Ok(false);
-        };
+        let Some(start) = marks.iter().filter_map(|name| name.offset()).max() else { return Ok(false) };
         let belongs = |name: &&&FileName| {
             let is_kept = matches!(name.suffix(), Suffix::Cut) || (self.reopening && name.suffix() == Suffix::Deleted);
             name.offset().is_some() && !is_kept
@@ -89,6 +83,8 @@ impl Opening<'_> {
             self.sync_dir()?;
         }
         self.restarted_at = Some(start);
+        // What is noted speaks of the old log.
+        self.noted_start = Some(start);
         self.epochs = EpochTable::default();
         Ok(true)
     }
