@@ -433,6 +433,22 @@ fn a_log_that_starts_over_does_so_though_the_power_is_lost_while_opening_finishe
 }
 
 #[test]
+fn a_log_that_starts_over_does_so_though_the_power_is_lost_while_reopening_finishes_it() {
+    for failing in (0..30).step_by(3) {
+        for end in 0..60 {
+            let rig = half_started_over(failing);
+            rig.vfs.crash_after(end);
+            rig.partition.reopen().ok();
+            for seed in 0..4 {
+                let store = open(Arc::new(rig.vfs.crash_image(seed).unwrap()), &rig.clock);
+                let case = format!("call {failing}, change {end} of the reopening, seed {seed}");
+                check_whole_or_started_over(&partition_of(&store), &case);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_reopening_that_fails_leaves_the_partition_offline_and_what_is_durable_afterwards_stays() {
     for later in 0..60 {
         let rig = half_started_over(6);

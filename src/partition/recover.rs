@@ -289,7 +289,8 @@ impl Partition {
         inner.adopt(writer, opened)?;
         // All that an opening would have written again was just written to new files.
         inner.hand_over_rewrites(Vec::new());
-        // What it cut must not count as durable once somebody appends.
+        // What it cut must not count as durable once somebody appends. A cut that was interrupted is over now.
+        inner.lift_ceiling();
         inner.renew_notes()?;
         if !restart_marks.is_empty() {
             inner.remove_marks(&mut restart_marks)?;
@@ -302,7 +303,6 @@ impl Inner {
     /// Makes the log durable, up to `end`, and lets the notes say so.
     fn finish_reopening(&self, end: Offset) -> Result<(), LogError> {
         self.make_durable(end, None)?;
-        self.lift_ceiling();
         self.renew_notes()
     }
 
