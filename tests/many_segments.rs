@@ -96,6 +96,16 @@ fn in_such_a_process() {
     store.tick(at(1200)).unwrap();
     assert_eq!(partition.log_start_offset(), offset(202));
     assert!(partition.read(offset(202)).fetch().unwrap().records().all(|record| record.is_ok()));
+    // One budget for all partitions: one for each would be more than there is.
+    for partition in store.create_topic("u", 4, TopicConfig::new()).unwrap().partitions() {
+        for _ in 0..100 {
+            partition.append(&[Record::new("a value")]).unwrap();
+            partition.roll().unwrap();
+        }
+        partition.flush().unwrap();
+        (0..100).for_each(|place| _ = partition.read(offset(place)).fetch().unwrap());
+        assert!(open_files() < FILES_MAX * 3 / 4, "{} files after reading {}", open_files(), partition.id());
+    }
     drop((partition, store));
 
     // As after a crash: everything is verified.

@@ -142,6 +142,7 @@ impl EpochCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, read_whole};
 
     fn table(entries: &[(i32, i64)]) -> EpochTable {
         let entry = |&(epoch, start)| (LeaderEpoch::new(epoch).expect("epoch"), offset(start));
@@ -182,5 +183,28 @@ mod tests {
         let mut epochs = table(&[(0, 0), (1, 7)]);
         assert!(epochs.truncate_from_end(offset(7)));
         assert_eq!(epochs, table(&[(0, 0)]));
+    }
+
+    #[test]
+    fn after_a_write_that_failed_anywhere_the_file_catches_up_with_the_table() {
+        let entries = [(0, 0), (1, 5)];
+        for nth in 1.. {
+            let memory = MemoryVfs::new();
+            let vfs = FaultyVfs::new(memory.clone());
+            let cache = EpochCache::new(Arc::new(vfs.clone()), "/".into(), EpochTable::default());
+            cache.update(|known| std::mem::replace(known, table(&entries)) != *known);
+            vfs.inject(Fault::new(Operation::Any, Effect::Error(std::io::ErrorKind::Other)).nth(nth));
+            let written = cache.persist();
+            let has_struck = vfs.faults_struck() > 0;
+            vfs.clear_faults();
+            cache.persist().expect("the disk is well again");
+            let path = std::path::Path::new("/").join(FileName::leader_epochs().to_string());
+            let bytes = read_whole(&memory.crash_image(), &path).expect("readable").expect("a durable file");
+            let found = LeaderEpochCheckpoint::parse(&bytes).expect("whole");
+            assert_eq!(EpochTable::new(found.entries), table(&entries), "call {nth}: {written:?}");
+            if !has_struck {
+                break;
+            }
+        }
     }
 }

@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::store::StoreOptions;
-    use crate::vfs::MemoryVfs;
+    use crate::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation};
 
     #[test]
     fn an_internal_topic_is_made_once_and_keeps_its_partitions() {
@@ -72,5 +72,26 @@ mod tests {
         topic.alter_config(TopicConfig::new()).unwrap();
         let again = store.internal_topic("__consumer_offsets", 9).unwrap();
         assert_eq!(again.config().get("segment.bytes").unwrap(), "104857600");
+    }
+
+    #[test]
+    fn an_internal_topic_whose_making_failed_anywhere_is_made_as_soon_as_the_disk_lets_it() {
+        for times in [1, u64::MAX] {
+            for nth in 1.. {
+                let vfs = FaultyVfs::new(MemoryVfs::new());
+                let store = StoreOptions::new().vfs(Arc::new(vfs.clone())).open("/log").unwrap();
+                let fault = Fault::new(Operation::Any, Effect::Error(std::io::ErrorKind::StorageFull)).nth(nth);
+                vfs.inject(Fault { times, ..fault });
+                let made = store.internal_topic("__consumer_offsets", 3);
+                let has_struck = vfs.faults_struck() > 0;
+                vfs.clear_faults();
+                let again = store.internal_topic("__consumer_offsets", 3).unwrap();
+                assert_eq!(again.partitions().len(), 3, "call {nth}, {times} times: {made:?}");
+                assert_eq!(again.effective_config().get("cleanup.policy").unwrap(), "compact");
+                if !has_struck {
+                    break;
+                }
+            }
+        }
     }
 }
