@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use stratalog::format::ProducerStamp;
 use stratalog::format::TransactionResult::{Abort, Commit};
-use stratalog::vfs::{Effect, Fault, MemoryVfs, Operation, PathFilter, Vfs};
-use stratalog::{Appended, Durability, LogError, LogStore, Partition, Record};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, PathFilter, Vfs};
+use stratalog::{Appended, Durability, LogError, LogStore, ManualClock, Partition, Record, StoreOptions};
 use support::{Rig, append, at, bases, in_transaction, marker, offset, open, partition_of, read_committed, stamp};
 
 const DAY: i64 = 86_400_000;
@@ -229,7 +229,7 @@ fn a_snapshot_below_the_first_segment_is_not_believed() {
             image.remove_file(&rig.partition.path().join(entry.name)).unwrap();
         }
     }
-    image.open(&stale, stratalog::vfs::OpenMode::Create).unwrap().write_at(&saved, 0).unwrap();
+    image.open(&stale, OpenMode::Create).unwrap().write_at(&saved, 0).unwrap();
     let store = open(Arc::new(image), &rig.clock);
     let partition = partition_of(&store);
     // It would know of fewer batches than the producer has sent, and refuse the next one.
@@ -419,4 +419,73 @@ fn a_retry_gets_its_offsets_where_the_snapshot_of_an_earlier_life_was_never_sync
         let store = open(Arc::new(memory.torn_crash_image(seed)), &rig.clock);
         assert!(send(&partition_of(&store), stamp(7, 0, 5), 1).unwrap().is_duplicate, "seed {seed}");
     }
+}
+
+/// Opens what was left again and again, with the end of the machine at each change of an opening in between, and each time sends the
+/// producer's last batch again.
+fn expect_retry_whatever_ends_the_opening(image: &MemoryVfs, clock: &ManualClock, end: i64) {
+    let check = |image: MemoryVfs, when: &str| {
+        for opening in 0..3 {
+            let store = open(Arc::new(image.clone()), clock);
+            let partition = partition_of(&store);
+            assert_eq!(partition.log_end_offset(), offset(end), "{when}, opening {opening}");
+            assert!(send(&partition, stamp(7, 0, 0), 1).unwrap().is_duplicate, "{when}, opening {opening}");
+        }
+    };
+    check(image.process_crash_image(), "as it was left");
+    for change in 0.. {
+        let vfs = FaultyVfs::new(image.process_crash_image());
+        vfs.crash_after(change);
+        drop(StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(clock.clone())).open("/log"));
+        for seed in 0..4 {
+            check(vfs.crash_image(seed).unwrap(), &format!("change {change}, seed {seed}"));
+        }
+        if !vfs.is_crashed() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_log_that_lost_its_end_and_begins_anew_at_its_noted_start_knows_its_producers_and_its_end() {
+    let rig = rig();
+    rig.partition.append_from(stamp(7, 0, 0), &[Record::new("v")], Durability::Durable).unwrap();
+    append(&rig.partition, "not durable");
+    rig.partition.delete_records_before(offset(2)).unwrap();
+    rig.store.checkpoint().unwrap();
+    expect_retry_whatever_ends_the_opening(&rig.memory.crash_image(), &rig.clock, 2);
+}
+
+#[test]
+fn what_an_earlier_life_left_below_the_log_start_is_durable_once_reopening_says_so() {
+    let rig = rig();
+    send(&rig.partition, stamp(7, 0, 0), 1).unwrap();
+    rig.partition.roll().unwrap();
+    append(&rig.partition, "v");
+    let killed = rig.memory.process_crash_image();
+    let store = open(Arc::new(killed.clone()), &rig.clock);
+    partition_of(&store).delete_records_before(offset(2)).unwrap();
+    partition_of(&store).reopen().unwrap();
+    expect_retry_whatever_ends_the_opening(&killed.crash_image(), &rig.clock, 2);
+}
+
+#[test]
+fn a_damaged_transaction_index_below_the_log_start_costs_no_snapshot_of_the_producers() {
+    let rig = rig();
+    send(&rig.partition, in_transaction(8, 0, 0), 1).unwrap();
+    rig.partition.end_transaction(&marker(Abort, 8, 0), Durability::Written).unwrap();
+    rig.partition.roll().unwrap();
+    send(&rig.partition, stamp(7, 0, 0), 1).unwrap();
+    rig.partition.roll().unwrap();
+    append(&rig.partition, "v");
+    rig.partition.flush().unwrap();
+    rig.partition.delete_records_before(offset(4)).unwrap();
+    rig.store.checkpoint().unwrap();
+    let image = rig.memory.process_crash_image();
+    let index = rig.partition.path().join(format!("{:020}.txnindex", 0));
+    image.open(&index, OpenMode::Write).unwrap().write_at(&[0xff; 8], 0).unwrap();
+    // Nor do these segments help.
+    let log = image.open(&rig.partition.path().join(format!("{:020}.log", 2)), OpenMode::Write).unwrap();
+    log.set_size(0).unwrap();
+    expect_retry_whatever_ends_the_opening(&image, &rig.clock, 4);
 }

@@ -51,6 +51,13 @@ impl Removals {
         Self { waiting: Mutex::default(), returning: Mutex::default(), marks: Mutex::new(marks) }
     }
 
+    /// Sees to marks that stand in the folder, too.
+    pub(super) fn take_over(&self, found: &[PathBuf]) {
+        let mut marks = self.marks.lock();
+        let new = found.iter().filter(|mark| !marks.paths.contains(mark)).cloned().collect::<Vec<_>>();
+        marks.paths.extend(new);
+    }
+
     /// Has these removed instead of those that waited.
     pub(super) fn replace_waiting(&self, segments: Vec<Arc<Segment>>) {
         *self.waiting.lock() = segments.into();

@@ -41,7 +41,7 @@ use crate::metrics::Counters;
 use crate::name::TopicPartition;
 use crate::segment::{ClosingEntry, Fault, Gaps, Residency, Segment, SegmentError, SegmentOptions, file_path};
 use crate::types::{ErrorKind, Offset, Position};
-use crate::vfs::{IoError, Vfs, read_whole};
+use crate::vfs::{IoError, OpenMode, Vfs, read_whole};
 
 /// What opening a partition needs.
 #[derive(Debug, Clone)]
@@ -284,6 +284,7 @@ impl Partition {
         inner.clear_uncleanable();
         let report = opened.report.clone();
         let mut restart_marks = std::mem::take(&mut opened.restart_marks);
+        inner.removals.take_over(&opened.trim_marks);
         // The segments are others over the same files now. What the old ones still had to sync, these have to.
         opened.reindexed.extend(inner.take_sealed());
         inner.adopt(writer, opened)?;
@@ -313,7 +314,11 @@ impl Inner {
         if self.read_only {
             return Ok(());
         }
+        let has_left_some = !opened.below_start.is_empty();
         self.removals.replace_waiting(opened.below_start);
+        if has_left_some && opened.unsynced_from.is_some() {
+            self.secure_start();
+        }
         self.hand_over_unsynced(&opened.list, opened.unsynced_from, &opened.reindexed)?;
         // What can't be written now is written before the recovery point moves.
         self.persist_aborted().ok();
@@ -326,6 +331,15 @@ impl Inner {
             self.go_offline(&obstacle);
         }
         Ok(())
+    }
+
+    /// Makes the producers durable whose batches have just left the log: nobody syncs those batches any more. What can't be done now is
+    /// tried again by the next sync, and before a file goes.
+    fn secure_start(&self) {
+        let first = self.list().first().base_offset();
+        if self.secure_producers(first).and_then(|()| self.sync_folder()).is_err() {
+            self.distrust_snapshot(first);
+        }
     }
 
     /// After an unclean stop nothing above the recovery point counts as synced: it is written again and synced by the next sync.
@@ -476,7 +490,7 @@ impl<'a> Opening<'a> {
     fn run(mut self) -> Result<Opened, LogError> {
         let noted_epochs = self.read_epochs()?;
         self.epochs = noted_epochs.clone().unwrap_or_default();
-        let names = self.settle_files()?;
+        let mut names = self.settle_files()?;
         self.distrust_start();
         let bases = log_bases(names.iter().map(String::as_str));
         let mut segments = self.open_segments(&bases)?;
@@ -493,12 +507,12 @@ impl<'a> Opening<'a> {
             self.rebuild_epochs(&segments)?;
         }
         let mut log_end = self.log_end(&segments)?;
-        let mut log_start = self.begin(&mut segments, log_end)?;
+        let mut log_start = self.begin(&mut segments, log_end, &mut names)?;
         let active = match segments.pop() {
             Some(active) => active,
             None => {
                 log_end = log_start;
-                Arc::new(self.create(log_start)?)
+                Arc::new(self.begin_at(log_start)?)
             }
         };
         log_start = log_start.min(log_end);
@@ -548,8 +562,13 @@ impl<'a> Opening<'a> {
         Ok(names)
     }
 
-    /// Where the log starts. One that ends below that has nothing to read: it begins anew.
-    fn begin(&mut self, segments: &mut Vec<Arc<Segment>>, log_end: Offset) -> Result<Offset, LogError> {
+    /// Where the log starts. One that ends below that has nothing to read: it begins anew, and knows its producers.
+    fn begin(
+        &mut self,
+        segments: &mut Vec<Arc<Segment>>,
+        log_end: Offset,
+        names: &mut Vec<String>,
+    ) -> Result<Offset, LogError> {
         let log_start = self.log_start(segments);
         let Some(first) = segments.first().filter(|_| log_end < log_start) else { return Ok(log_start) };
         if self.params.read_only {
@@ -558,8 +577,28 @@ impl<'a> Opening<'a> {
         }
         // Those below the start too: a note that the files contradict destroys nothing.
         let all: Vec<_> = self.below_start.drain(..).chain(segments.drain(..)).collect();
+        self.keep_producers(&all, log_end, log_start, names)?;
         self.set_aside(&all, log_start, "the log ends before the log start offset")?;
         Ok(log_start)
+    }
+
+    /// Writes what segments that are to be set aside tell of producers, as the snapshot of the log up to `log_start`.
+    fn keep_producers(
+        &self,
+        segments: &[Arc<Segment>],
+        log_end: Offset,
+        log_start: Offset,
+        names: &mut Vec<String>,
+    ) -> Result<(), LogError> {
+        let Some((last, sealed)) = segments.split_last() else { return Ok(()) };
+        let list = SegmentList::new(sealed.to_vec(), Arc::clone(last));
+        let known = self.rebuild_producers(&list, log_end, names)?.table;
+        if known.is_empty() {
+            return Ok(());
+        }
+        names.push(FileName::snapshot(log_start).to_string());
+        let (vfs, dir) = (&*self.params.vfs, &self.params.dir);
+        self.io(snapshots::write_durable(vfs, dir, log_start, &known.snapshot()))
     }
 
     /// Where the log starts: at what is noted, or where its first segment begins if that is later.
@@ -759,6 +798,17 @@ impl<'a> Opening<'a> {
             index += 1;
         }
         Ok(())
+    }
+
+    /// The first segment of a log of which nothing is left. Where it begins above 0, a mark says so: a loss of power may leave some of the
+    /// notes that are about to be renewed, and not those that know of it.
+    fn begin_at(&mut self, log_start: Offset) -> Result<Segment, LogError> {
+        let mark = self.params.dir.join(FileName::trimmed(log_start).to_string());
+        if !self.params.read_only && log_start > Offset::ZERO && !self.trim_marks.contains(&mark) {
+            self.io(self.params.vfs.open(&mark, OpenMode::Create))?;
+            self.trim_marks.push(mark);
+        }
+        self.create(log_start)
     }
 
     fn create(&self, base: Offset) -> Result<Segment, LogError> {

@@ -84,9 +84,10 @@ impl Rebuild<'_> {
             return Ok(Rebuilt::of_empty_log(self.log_end));
         }
         let mut kept = self.drop_foreign(snapshots)?;
-        let limit = self.from.unwrap_or(self.log_end).min(self.log_end);
-        let behind = kept.split_off(&limit.next());
         let first = self.list.first().base_offset();
+        // Segments below the first one need no transaction index any more, and nothing but snapshots may remember their producers.
+        let limit = self.from.map_or(self.log_end, |from| from.max(first)).min(self.log_end);
+        let behind = kept.split_off(&limit.next());
         let mut loaded = self.load_newest(kept.range(first..).rev())?;
         if loaded.is_none() {
             loaded = self.load_deleted(&behind)?;
@@ -128,7 +129,7 @@ impl Rebuild<'_> {
             let Some(table) = ProducerTable::load(&snapshot, first) else { continue };
             if !self.read_only {
                 // On a full disk the next checkpoint makes up for it.
-                write(self.vfs, self.dir, first, &table.snapshot()).and_then(|file| file.sync_data()).ok();
+                write_durable(self.vfs, self.dir, first, &table.snapshot()).ok();
             }
             return Ok(Some((table, first)));
         }
@@ -271,8 +272,7 @@ impl Inner {
 
     /// Writes a snapshot of the log up to `base` and syncs it; its name is durable with the next sync of the folder.
     pub(super) fn write_durable_snapshot(&self, base: Offset, snapshot: &ProducerSnapshot) -> Result<(), LogError> {
-        let written = write(&*self.vfs, &self.dir, base, snapshot).and_then(|file| file.sync_data());
-        written.map_err(|error| self.wrap(error))
+        write_durable(&*self.vfs, &self.dir, base, snapshot).map_err(|error| self.wrap(error))
     }
 
     /// Makes the snapshot of the log up to `base` durable, but for its name. Returns whether there is a sound one.
@@ -344,6 +344,16 @@ fn write(vfs: &dyn Vfs, dir: &Path, offset: Offset, snapshot: &ProducerSnapshot)
     let file = vfs.open(&path_of(dir, offset), OpenMode::Truncate)?;
     file.write_at(&snapshot.encode(), 0).inspect_err(|_| _ = remove(vfs, dir, offset))?;
     Ok(file)
+}
+
+/// As [`write`], and syncs it; its name is durable with the next sync of the folder.
+pub(super) fn write_durable(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    offset: Offset,
+    snapshot: &ProducerSnapshot,
+) -> Result<(), IoError> {
+    write(vfs, dir, offset, snapshot)?.sync_data()
 }
 
 /// Removes a snapshot; one that somebody removed before is fine.

@@ -270,7 +270,7 @@ impl Inner {
             let path = super::snapshots::path_of(&self.dir, *offset);
             match self.sync_snapshot(&path, *has_failed) {
                 Err(error) if !error.is_not_found() => {
-                    self.commits.snapshots.lock().insert(*offset, true);
+                    self.distrust_snapshot(*offset);
                     return Err(self.wrap(error));
                 }
                 _ => {}
@@ -346,6 +346,11 @@ impl Inner {
     /// Hands a producer snapshot to the next flush.
     pub(super) fn hand_over_snapshot(&self, offset: Offset) {
         self.commits.snapshots.lock().insert(offset, false);
+    }
+
+    /// Has the next flush write a producer snapshot again, and sync it.
+    pub(super) fn distrust_snapshot(&self, offset: Offset) {
+        self.commits.snapshots.lock().insert(offset, true);
     }
 
     /// Takes back a producer snapshot that was removed.

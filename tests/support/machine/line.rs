@@ -70,7 +70,7 @@ impl Line {
         self.batches.push(batch);
     }
 
-    /// The same without what lies at or above `end`, which is where a batch begins.
+    /// The same without what lies at or above `end`, and without a batch that reaches up to there or further.
     pub fn cut(&self, end: i64) -> Self {
         let mut cut = self.clone();
         cut.batches.retain(|batch| batch.last < end);
@@ -125,7 +125,9 @@ impl Line {
         if end < lowest {
             return Err(format!("the log ends at {end}, acknowledged was up to {lowest}"));
         }
-        let is_boundary = end == self.end || self.batches.iter().any(|batch| batch.base == end);
+        // Behind a batch there may be a gap, where the log was cut inside the next one.
+        let is_boundary =
+            end == self.end || self.batches.iter().any(|batch| batch.base == end || batch.last + 1 == end);
         // A log start that was checkpointed may lie above all that survived: the log goes on from there.
         let begins_anew = end == start && (self.start_low..=self.start_high).contains(&start);
         if !is_boundary && !begins_anew {

@@ -27,10 +27,14 @@ pub enum Op {
     Tick,
     /// A third of the log.
     DeleteRecords,
+    /// All of it.
+    DeleteAll,
     /// The last batch.
     TruncateEnd,
     /// Two thirds of the log.
     TruncateDeep,
+    /// To an offset within a batch, which goes whole.
+    TruncateInside,
     /// To begin above the log's end.
     StartOver,
     /// To begin in the middle of the log.
@@ -49,7 +53,7 @@ pub enum Op {
 }
 
 /// Every operation that changes a store.
-pub const ALL: [Op; 27] = [
+pub const ALL: [Op; 29] = [
     Op::Append,
     Op::AppendDurable,
     Op::Send,
@@ -63,8 +67,10 @@ pub const ALL: [Op; 27] = [
     Op::Checkpoint,
     Op::Tick,
     Op::DeleteRecords,
+    Op::DeleteAll,
     Op::TruncateEnd,
     Op::TruncateDeep,
+    Op::TruncateInside,
     Op::StartOver,
     Op::StartOverBelow,
     Op::Compact,
@@ -215,8 +221,14 @@ impl Op {
             Self::Checkpoint => vec![Action::Checkpoint],
             Self::Tick => vec![Action::Tick { now }],
             Self::DeleteRecords => vec![Action::DeleteRecords { offset: log.start + span / 3 }],
+            Self::DeleteAll => vec![Action::DeleteRecords { offset: log.end }],
             Self::TruncateEnd => vec![Action::Truncate { offset: boundary(log.end - 1) }],
             Self::TruncateDeep => vec![Action::Truncate { offset: boundary(log.start + span / 3) }],
+            Self::TruncateInside => {
+                let wide =
+                    log.batches.iter().filter(|batch| batch.last > batch.base.max(log.start)).map(|batch| batch.last);
+                vec![Action::Truncate { offset: wide.max().unwrap_or(log.end) }]
+            }
             Self::StartOver => vec![Action::StartOver { offset: log.end + 10 }],
             Self::StartOverBelow => vec![Action::StartOver { offset: log.start + span / 2 }],
             Self::Compact => vec![Action::Roll, Action::Compact],
