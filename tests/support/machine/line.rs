@@ -107,7 +107,12 @@ impl Line {
     /// Whether the log that was found can be what is left of this line, and shows readers what it should.
     pub fn check(&self, found: &Found, loss: Loss, is_compacted: bool) -> Result<(), String> {
         self.check_log(found, loss, is_compacted)?;
-        self.check_committed(found, is_compacted)
+        self.check_committed(found, loss, is_compacted)
+    }
+
+    /// Below this, nothing may be forgotten, not even when it was deleted.
+    pub fn safe_to(&self, loss: Loss) -> i64 {
+        if loss == Loss::Power { self.durable } else { self.written.unwrap_or(self.durable) }
     }
 
     /// The same without the readers: while a partition is offline, what it knows of transactions may lag behind its log.
@@ -175,13 +180,13 @@ impl Line {
         self.is_cut_below_frozen || end < self.frozen
     }
 
-    fn check_committed(&self, found: &Found, is_compacted: bool) -> Result<(), String> {
+    fn check_committed(&self, found: &Found, loss: Loss, is_compacted: bool) -> Result<(), String> {
         let end = found.end.min(self.end);
         let mut history = self.history(found.start, end);
         if found.last_stable != history.last_stable() {
-            // What is deleted of a transaction may be forgotten.
+            // What is deleted of a transaction may be forgotten, unless it was safe.
             let mut kept = self.clone();
-            kept.batches.retain(|batch| batch.last >= found.start);
+            kept.batches.retain(|batch| batch.last >= found.start || batch.last < self.safe_to(loss));
             history.producers = kept.history(found.start, end).producers;
         }
         if found.last_stable != history.last_stable() {

@@ -37,7 +37,7 @@ pub enum Op {
     TruncateInside,
     /// To begin above the log's end.
     StartOver,
-    /// To begin in the middle of the log.
+    /// To begin in the middle of the log, and below it where it is empty.
     StartOverBelow,
     Compact,
     Reopen,
@@ -230,7 +230,7 @@ impl Op {
                 vec![Action::Truncate { offset: wide.max().unwrap_or(log.end) }]
             }
             Self::StartOver => vec![Action::StartOver { offset: log.end + 10 }],
-            Self::StartOverBelow => vec![Action::StartOver { offset: log.start + span / 2 }],
+            Self::StartOverBelow => vec![Action::StartOver { offset: (log.start + (span - 1).div_euclid(2)).max(0) }],
             Self::Compact => vec![Action::Roll, Action::Compact],
             Self::Reopen => vec![Action::Reopen],
             Self::ReopenPartition => vec![Action::ReopenPartition],

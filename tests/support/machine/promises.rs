@@ -229,8 +229,7 @@ fn check_retries(partition: &Partition, log: &LogTruth, found: &Found, loss: Los
         }
     }
     // Also where it was deleted; unless it was never safe, for nobody looks for what is deleted.
-    let safe = if loss == Loss::Power { line.durable } else { line.written.unwrap_or(line.durable) };
-    let is_known = |batch: &Batch| batch.base >= found.start || batch.last < safe;
+    let is_known = |batch: &Batch| batch.base >= found.start || batch.last < line.safe_to(loss);
     for (producer, batch) in newest.into_iter().filter(|(_, batch)| is_known(batch)) {
         let answer = append(partition, batch, false).map_err(|error| format!("{producer} again: {error}"))?;
         let expected = Done::Appended { base: batch.base, last: batch.last, is_duplicate: true };

@@ -67,14 +67,16 @@ impl LogTruth {
         }
     }
 
-    /// The line that what was found is left of: the newest that fits.
+    /// The line that what was found is left of: the newest that fits, but one that ends there before one that would have lost its end.
     pub fn check(&self, found: &Found, loss: Loss) -> Result<usize, String> {
-        self.first_that(|line| line.check(found, loss, self.is_compacted))
+        self.first_that(found, |line| line.check(found, loss, self.is_compacted))
     }
 
-    fn first_that(&self, fits: impl Fn(&Line) -> Result<(), String>) -> Result<usize, String> {
+    fn first_that(&self, found: &Found, fits: impl Fn(&Line) -> Result<(), String>) -> Result<usize, String> {
         let mut reasons = Vec::new();
-        for (index, line) in self.lines.iter().enumerate().rev() {
+        let mut lines: Vec<_> = self.lines.iter().enumerate().rev().collect();
+        lines.sort_by_key(|(_, line)| line.end != found.end);
+        for (index, line) in lines {
             match fits(line) {
                 Ok(()) => return Ok(index),
                 Err(reason) => reasons.push(reason),
@@ -89,7 +91,7 @@ impl LogTruth {
         let index = if settled {
             self.check(found, Loss::Process)?
         } else {
-            self.first_that(|line| line.check_log(found, Loss::Process, self.is_compacted))?
+            self.first_that(found, |line| line.check_log(found, Loss::Process, self.is_compacted))?
         };
         self.take(index, found, settled);
         Ok(())
