@@ -175,14 +175,15 @@ impl Model {
         let mut history = line.history(line.start, line.end);
         let Ok(partition) = self.world.handles.partition() else { return history };
         if self.may_forget {
-            let is_told = |known: &Known| {
-                known.last.is_some_and(|last| last.first_offset >= line.start)
+            let is_told = |id: i64, known: &Known| {
+                !line.doubts(id)
+                    && known.last.is_some_and(|last| last.first_offset >= line.start)
                     && known.open.is_none_or(|first| first >= line.start)
             };
             let appended = std::mem::take(&mut history.producers);
             history.producers = partition.producers().iter().map(adopt).collect();
-            history.producers.retain(|id, found| appended.contains_key(id) || !is_told(found));
-            history.producers.extend(appended.into_iter().filter(|(_, known)| is_told(known)));
+            history.producers.retain(|id, found| appended.contains_key(id) || !is_told(*id, found));
+            history.producers.extend(appended.into_iter().filter(|(id, known)| is_told(*id, known)));
         }
         history
     }

@@ -489,3 +489,43 @@ fn a_damaged_transaction_index_below_the_log_start_costs_no_snapshot_of_the_prod
     log.set_size(0).unwrap();
     expect_retry_whatever_ends_the_opening(&image, &rig.clock, 4);
 }
+
+#[test]
+fn a_transaction_that_goes_on_above_the_log_start_begins_where_it_did_also_without_the_snapshot() {
+    let rig = rig();
+    send(&rig.partition, in_transaction(8, 0, 0), 1).unwrap();
+    rig.partition.roll().unwrap();
+    rig.memory.remove_file(&rig.partition.path().join(format!("{:020}.snapshot", 1))).unwrap();
+    send(&rig.partition, in_transaction(8, 0, 1), 1).unwrap();
+    rig.partition.delete_records_before(offset(1)).unwrap();
+    let before = rig.partition.open_transactions();
+    rig.store.clone().close().unwrap();
+    drop(open(Arc::new(rig.memory.clone()), &rig.clock));
+    for image in [rig.memory.process_crash_image(), rig.memory.crash_image()] {
+        let store = open(Arc::new(image.clone()), &rig.clock);
+        assert_eq!(partition_of(&store).open_transactions(), before);
+        assert_eq!(partition_of(&open(Arc::new(image.process_crash_image()), &rig.clock)).open_transactions(), before);
+    }
+}
+
+#[test]
+fn what_was_durable_below_the_log_start_is_known_though_a_power_loss_took_what_lay_between() {
+    let rig = rig();
+    rig.partition.append_from(stamp(7, 0, 0), &[Record::new("v")], Durability::Durable).unwrap();
+    rig.partition.append_from(in_transaction(8, 0, 0), &[Record::new("v")], Durability::Durable).unwrap();
+    append(&rig.partition, "not durable");
+    rig.partition.roll().unwrap();
+    ["nor this", "cut"].into_iter().for_each(|value| _ = append(&rig.partition, value));
+    rig.partition.delete_records_before(offset(3)).unwrap();
+    // Which notes the log start, and syncs what it leaves in the last segment.
+    rig.partition.truncate_to(offset(4)).unwrap();
+    for seed in 0..200 {
+        let image = rig.memory.torn_crash_image(seed);
+        for opening in 0..2 {
+            let store = open(Arc::new(image.clone()), &rig.clock);
+            let partition = partition_of(&store);
+            assert!(send(&partition, stamp(7, 0, 0), 1).unwrap().is_duplicate, "seed {seed}, opening {opening}");
+            assert_eq!(partition.open_transactions().len(), 1, "seed {seed}, opening {opening}");
+        }
+    }
+}

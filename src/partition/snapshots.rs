@@ -17,8 +17,8 @@ use super::producers::ProducerTable;
 use super::replay::Replay;
 use super::segments::SegmentList;
 use super::{Inner, LogError, Writer};
+use crate::format::ProducerSnapshot;
 use crate::format::file_name::{FileKind, FileName, Suffix};
-use crate::format::{ProducerEntry, ProducerSnapshot};
 use crate::segment::{Segment, SegmentError, file_path};
 use crate::types::{ErrorKind, Offset, Timestamp};
 use crate::vfs::{IoError, OpenMode, Vfs, VfsFile, read_whole};
@@ -66,6 +66,13 @@ pub(super) struct Rebuild<'a> {
     pub expiration_ms: u64,
 }
 
+/// The table of the log up to its first segment.
+struct Below {
+    table: ProducerTable,
+    /// Whether it knows of everything that was ever there.
+    is_complete: bool,
+}
+
 /// The offsets of the snapshots among a folder's names.
 pub(super) fn offsets_of<'n>(names: impl IntoIterator<Item = &'n str>) -> BTreeSet<Offset> {
     names
@@ -90,10 +97,10 @@ impl Rebuild<'_> {
         let behind = kept.split_off(&limit.next());
         let mut loaded = self.load_newest(kept.range(first..).rev())?;
         if loaded.is_none() {
-            loaded = self.load_deleted(&behind)?;
-        }
-        if loaded.is_none() {
-            loaded = self.replay_below(kept.range(..first).rev())?;
+            loaded = match self.replay_below(kept.range(..first).rev())? {
+                Some(Below { table, is_complete: true }) => Some((table, first)),
+                replayed => self.load_deleted(&behind)?.or(replayed.map(|below| (below.table, first))),
+            };
         }
         // Those behind the replay's beginning may tell of batches that a power loss took.
         self.remove_all(&behind)?;
@@ -114,8 +121,9 @@ impl Rebuild<'_> {
         Ok(Rebuilt { table, end, last_snapshot, taken })
     }
 
-    /// What later snapshots tell of producers whose last batches lie below the first segment, where the snapshot of its base is
-    /// missing: compaction removes it, or it was damaged. It is written anew before those that tell of it are removed.
+    /// What later snapshots tell of producers whose last batches lie below the first segment, and of transactions that began there,
+    /// where the snapshot of its base is missing: compaction removes it, or it was damaged. It is written anew before those that tell
+    /// of it are removed.
     fn load_deleted(&self, later: &BTreeSet<Offset>) -> Result<Option<(ProducerTable, Offset)>, SegmentError> {
         let first = self.list.first().base_offset();
         if first == Offset::ZERO {
@@ -123,10 +131,10 @@ impl Rebuild<'_> {
         }
         for offset in later.iter().rev() {
             let bytes = read_whole(self.vfs, &path_of(self.dir, *offset))?;
-            let Some(mut snapshot) = bytes.and_then(|bytes| ProducerSnapshot::parse(&bytes).ok()) else { continue };
-            let last = |entry: &ProducerEntry| entry.last_offset.max(entry.current_transaction_first_offset);
-            snapshot.entries.retain(|entry| last(entry).is_none_or(|last| last < first));
-            let Some(table) = ProducerTable::load(&snapshot, first) else { continue };
+            let snapshot = bytes.and_then(|bytes| ProducerSnapshot::parse(&bytes).ok());
+            let later = snapshot.and_then(|snapshot| ProducerTable::load(&snapshot, *offset));
+            let below = later.map(|later| later.snapshot_below(first));
+            let Some(table) = below.and_then(|below| ProducerTable::load(&below, first)) else { continue };
             if !self.read_only {
                 // On a full disk the next checkpoint makes up for it.
                 write_durable(self.vfs, self.dir, first, &table.snapshot()).ok();
@@ -136,37 +144,30 @@ impl Rebuild<'_> {
         Ok(None)
     }
 
-    /// The table of the log up to the first segment, from those that wait to be removed because a snapshot of it is missing. Only as
-    /// far as they lead up to it without a gap: a producer must not look as if it had sent fewer.
-    fn replay_below<'o>(
-        &self,
-        newest_first: impl Iterator<Item = &'o Offset>,
-    ) -> Result<Option<(ProducerTable, Offset)>, SegmentError> {
+    /// The table of the log up to the first segment, from those that wait to be removed because a snapshot of it is missing. A loss of
+    /// power may have taken some of their batches, but none that was durable: segments lose their names only once such a snapshot is.
+    fn replay_below<'o>(&self, newest_first: impl Iterator<Item = &'o Offset>) -> Result<Option<Below>, SegmentError> {
+        let Some(base) = self.below.first().map(|oldest| oldest.base_offset()) else { return Ok(None) };
         let first = Arc::clone(self.list.first());
-        let mut reached = first.base_offset();
-        // What can't be read is passed over: it is on its way out.
-        let leads_up = |segment: &&Arc<Segment>| {
-            let leads = segment.end().is_ok_and(|(_, end)| end == reached);
-            reached = segment.base_offset();
-            leads
-        };
-        let count = self.below.iter().rev().take_while(leads_up).count();
-        let below = self.below.iter().skip(self.below.len() - count).cloned().collect::<Vec<_>>();
-        let Some(base) = below.first().map(|oldest| oldest.base_offset()) else { return Ok(None) };
         let end = first.base_offset();
-        let list = SegmentList::new(below, first);
+        let next = self.below.iter().skip(1).chain([&first]).map(|segment| segment.base_offset());
+        let leads_up = |(segment, next): (&Arc<Segment>, Offset)| segment.end().is_ok_and(|(_, end)| end == next);
+        let has_no_gap = self.below.iter().zip(next).all(leads_up);
+        let list = SegmentList::new(self.below.to_vec(), first);
         let loaded = self.load_newest(newest_first)?.filter(|(_, offset)| *offset >= base);
+        let knows_older = loaded.is_some() || base == Offset::ZERO;
         let (mut table, start) = loaded.unwrap_or((ProducerTable::default(), base));
-        let mut whole = None;
+        let mut is_whole = false;
         let replay = Replay {
             list: &list,
             // Their indexes of aborted transactions stay as they are.
             read_only: true,
             skip: &|_| false,
-            at_segment: &mut |table, base| whole = (base == end).then(|| table.clone()),
+            at_segment: &mut |_, base| is_whole |= base == end,
         };
-        replay.run(&mut table, start..end).ok();
-        Ok(whole.map(|table| (table, end)))
+        // What can't be read is passed over: it is on its way out.
+        let is_read = replay.run(&mut table, start..end).is_ok();
+        Ok(Some(Below { table, is_complete: has_no_gap && knows_older && is_read && is_whole }))
     }
 
     /// Writes the snapshot of the log up to `base`, where the replay is; there is none yet. One that can't be written is missing,

@@ -4,8 +4,9 @@
 //! durable decides, a loss of power may leave either. What is found must be a beginning of *one* line, never a mix of two.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
-use crate::history::{Batch, History, Row, table};
+use crate::history::{Batch, History, Kind, Row, table};
 
 /// What a partition holds, as its files and its offsets tell it. `batches` are those that reach to `start` or above.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Line {
     /// Whether the log was cut below that: then values that were superseded by cut ones may be gone, and transactions that were
     /// ended by cut markers.
     is_cut_below_frozen: bool,
+    /// A loss of power may have taken these batches below the log start, and nobody can see whether it did.
+    doubtful: Range<i64>,
 }
 
 impl Line {
@@ -62,6 +65,7 @@ impl Line {
             written: Some(start),
             frozen: start,
             is_cut_below_frozen: false,
+            doubtful: start..start,
         }
     }
 
@@ -110,9 +114,40 @@ impl Line {
         self.check_committed(found, loss, is_compacted)
     }
 
-    /// Below this, nothing may be forgotten, not even when it was deleted.
-    pub fn safe_to(&self, loss: Loss) -> i64 {
+    /// Whether a batch of a log that starts at `start` must be remembered, though it may be deleted.
+    pub fn remembers(&self, batch: &Batch, start: i64, loss: Loss) -> bool {
+        batch.last >= start || batch.last < self.safe_to(loss) && !self.doubtful.contains(&batch.last)
+    }
+
+    /// Whether a batch of the producer may be forgotten.
+    #[allow(dead_code, reason = "only the model of the log asks")]
+    pub fn doubts(&self, id: i64) -> bool {
+        let is_own = |batch: &Batch| match batch.kind {
+            Kind::Data { producer, .. } | Kind::Marker { producer, .. } | Kind::SpentMarker { producer, .. } => {
+                producer == id
+            }
+            Kind::Plain => false,
+        };
+        self.batches.iter().any(|batch| self.doubtful.contains(&batch.last) && is_own(batch))
+    }
+
+    fn safe_to(&self, loss: Loss) -> i64 {
         if loss == Loss::Power { self.durable } else { self.written.unwrap_or(self.durable) }
+    }
+
+    /// The log is cut below its start: where the files below are gone it begins there anew, and knows no producers.
+    pub fn doubt_all_below(&mut self, end: i64) {
+        self.doubtful = i64::MIN..end.max(self.doubtful.end);
+    }
+
+    /// The log starts at `start` after a loss: what was deleted and not safe may be forgotten from now on.
+    pub fn doubt_below(&mut self, start: i64, loss: Loss) {
+        let low = self.safe_to(loss);
+        if low < start {
+            let known = self.doubtful.clone();
+            let new = if known.is_empty() { low..start } else { known.start.min(low)..known.end.max(start) };
+            self.doubtful = new;
+        }
     }
 
     /// The same without the readers: while a partition is offline, what it knows of transactions may lag behind its log.
@@ -186,8 +221,19 @@ impl Line {
         if found.last_stable != history.last_stable() {
             // What is deleted of a transaction may be forgotten, unless it was safe.
             let mut kept = self.clone();
-            kept.batches.retain(|batch| batch.last >= found.start || batch.last < self.safe_to(loss));
+            kept.batches.retain(|batch| self.remembers(batch, found.start, loss));
             history.producers = kept.history(found.start, end).producers;
+        }
+        if found.last_stable != history.last_stable() && found.last_stable == found.start {
+            // Or it is known to have begun, and the marker that ended it is lost.
+            let is_in_doubt = |batch: &&Batch| !self.remembers(batch, found.start, loss);
+            for batch in self.batches.iter().filter(is_in_doubt) {
+                if let Kind::Data { producer, transactional: true, .. } = batch.kind
+                    && let Some(known) = history.producers.get_mut(&producer)
+                {
+                    known.open = Some(batch.base);
+                }
+            }
         }
         if found.last_stable != history.last_stable() {
             if self.lacks_grounds(found.end) {

@@ -228,9 +228,7 @@ fn check_retries(partition: &Partition, log: &LogTruth, found: &Found, loss: Los
             newest.insert(producer, batch);
         }
     }
-    // Also where it was deleted; unless it was never safe, for nobody looks for what is deleted.
-    let is_known = |batch: &Batch| batch.base >= found.start || batch.last < line.safe_to(loss);
-    for (producer, batch) in newest.into_iter().filter(|(_, batch)| is_known(batch)) {
+    for (producer, batch) in newest.into_iter().filter(|(_, batch)| line.remembers(batch, found.start, loss)) {
         let answer = append(partition, batch, false).map_err(|error| format!("{producer} again: {error}"))?;
         let expected = Done::Appended { base: batch.base, last: batch.last, is_duplicate: true };
         if answer != expected {

@@ -93,19 +93,20 @@ impl LogTruth {
         } else {
             self.first_that(found, |line| line.check_log(found, Loss::Process, self.is_compacted))?
         };
-        self.take(index, found, settled);
+        self.take(index, found, settled, Loss::Process);
         Ok(())
     }
 
     /// Takes what an opening after a loss of power found for the log as it is.
     pub fn survive(&mut self, found: &Found) -> Result<(), String> {
         let index = self.check(found, Loss::Power)?;
-        self.take(index, found, true);
+        self.take(index, found, true, Loss::Power);
         Ok(())
     }
 
-    fn take(&mut self, index: usize, found: &Found, settled: bool) {
+    fn take(&mut self, index: usize, found: &Found, settled: bool, loss: Loss) {
         let mut current = self.lines[index].clone();
+        current.doubt_below(found.start, loss);
         if current.end > found.end {
             // What was begun and came to nothing may yet be on the disk.
             current = current.cut(found.end);
@@ -132,7 +133,10 @@ impl LogTruth {
     }
 
     fn begin_cut(&mut self, end: i64) {
-        let new = self.current().cut(end);
+        let mut new = self.current().cut(end);
+        if end < self.current().start_high {
+            new.doubt_all_below(end);
+        }
         for line in &mut self.lines {
             line.durable = line.durable.min(end);
             line.written = line.written.map(|written| written.min(end));
