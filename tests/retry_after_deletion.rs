@@ -529,3 +529,22 @@ fn what_was_durable_below_the_log_start_is_known_though_a_power_loss_took_what_l
         }
     }
 }
+
+#[test]
+fn a_snapshot_whose_sync_failed_for_want_of_room_lets_no_segment_go() {
+    let rig = rig();
+    send(&rig.partition, stamp(7, 0, 0), 1).unwrap();
+    rig.partition.roll().unwrap();
+    append(&rig.partition, "v");
+    rig.partition.delete_records_before(offset(1)).unwrap();
+    let fault = Fault::new(Operation::Sync, Effect::Error(std::io::ErrorKind::StorageFull));
+    rig.vfs.inject(Fault { path_contains: ".snapshot".to_owned(), ..fault });
+    assert_eq!(rig.store.tick(at(0)).unwrap().failures.len(), 1);
+    // What that sync has lost is written again before the next.
+    assert!(rig.store.tick(at(1)).unwrap().failures.is_empty());
+    rig.partition.flush().unwrap();
+    for image in [rig.memory.crash_image(), rig.memory.process_crash_image()] {
+        let store = open(Arc::new(image), &rig.clock);
+        assert!(send(&partition_of(&store), stamp(7, 0, 0), 1).unwrap().is_duplicate);
+    }
+}

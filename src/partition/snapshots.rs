@@ -286,13 +286,13 @@ impl Inner {
             // There is nothing to lose.
             return Ok(true);
         }
-        // An earlier life may have written it and failed to sync it: a sync alone would find nothing to do.
-        let synced = match self.sync_snapshot(&path, true) {
-            // Removing segments is what makes room.
-            Err(error) if error.kind() == ErrorKind::StorageFull => self.sync_snapshot(&path, false),
-            synced => synced,
-        };
-        synced.map_err(|error| self.wrap(error)).map(|()| true)
+        match self.write_snapshot_again(&path) {
+            // Removing segments is what makes room. What is there may do, unless a sync of it has failed.
+            Err(error) if error.kind() == ErrorKind::StorageFull && !self.is_snapshot_distrusted(base) => {}
+            written => written.map_err(|error| self.wrap(error))?,
+        }
+        let synced = self.vfs.open(&path, OpenMode::Write).and_then(|file| file.sync_data());
+        synced.inspect_err(|_| self.distrust_snapshot(base)).map_err(|error| self.wrap(error)).map(|()| true)
     }
 
     /// The table of a log that was cut; snapshots above `end` must be gone durably.

@@ -268,7 +268,9 @@ impl Inner {
         let due = self.commits.snapshots.lock().clone();
         for (offset, has_failed) in &due {
             let path = super::snapshots::path_of(&self.dir, *offset);
-            match self.sync_snapshot(&path, *has_failed) {
+            let written = if *has_failed { self.write_snapshot_again(&path) } else { Ok(()) };
+            let open = || self.vfs.open(&path, OpenMode::Write);
+            match written.and_then(|()| open()).and_then(|file| file.sync_data()) {
                 Err(error) if !error.is_not_found() => {
                     self.distrust_snapshot(*offset);
                     return Err(self.wrap(error));
@@ -283,13 +285,11 @@ impl Inner {
         Ok(!due.is_empty())
     }
 
-    /// Syncs a snapshot. Where a sync of it may have failed, its bytes are written again first.
-    pub(super) fn sync_snapshot(&self, path: &Path, may_have_failed: bool) -> Result<(), IoError> {
-        let file = self.vfs.open(path, OpenMode::Write)?;
-        if may_have_failed && let Some(bytes) = read_whole(&*self.vfs, path)? {
-            file.write_at(&bytes, 0)?;
-        }
-        file.sync_data()
+    /// Writes the bytes of a snapshot again. Where a sync of it has failed, in this life or an earlier one, another sync alone would find
+    /// nothing to do.
+    pub(super) fn write_snapshot_again(&self, path: &Path) -> Result<(), IoError> {
+        let Some(bytes) = read_whole(&*self.vfs, path)? else { return Ok(()) };
+        self.vfs.open(path, OpenMode::Write)?.write_at(&bytes, 0)
     }
 
     /// Makes the pending snapshots durable, names included, if one at or below `offset` is among them. Batches below a snapshot may
@@ -351,6 +351,11 @@ impl Inner {
     /// Has the next flush write a producer snapshot again, and sync it.
     pub(super) fn distrust_snapshot(&self, offset: Offset) {
         self.commits.snapshots.lock().insert(offset, true);
+    }
+
+    /// Whether a sync of a producer snapshot has failed since it was written.
+    pub(super) fn is_snapshot_distrusted(&self, offset: Offset) -> bool {
+        self.commits.snapshots.lock().get(&offset) == Some(&true)
     }
 
     /// Takes back a producer snapshot that was removed.
