@@ -191,7 +191,8 @@ fn try_look(partition: &Partition) -> Option<(i64, Vec<(i64, String)>)> {
 #[test]
 fn a_cut_shows_the_old_log_or_the_new_one_or_says_to_look_again_at_each_of_its_steps() {
     type Cut = fn(&Rig);
-    let cuts: [(&str, Cut); 5] = [
+    let cuts: [(&str, Cut); 6] = [
+        ("inside a batch", |rig| rig.partition.truncate_to(offset(13)).unwrap()),
         ("inside a segment", |rig| rig.partition.truncate_to(offset(5)).unwrap()),
         ("between two segments", |rig| rig.partition.truncate_to(offset(6)).unwrap()),
         ("start over above", |rig| rig.partition.truncate_fully_and_start_at(offset(50)).unwrap()),
@@ -211,6 +212,7 @@ fn a_cut_shows_the_old_log_or_the_new_one_or_says_to_look_again_at_each_of_its_s
                     rig.partition.roll().unwrap();
                 }
             }
+            rig.partition.append(&[Record::new("a pair"), Record::new("a pair")]).unwrap();
             let beside = Beside::new(&rig);
             let old = try_look(&rig.partition).unwrap();
             if reads_before {

@@ -3,10 +3,11 @@
 //! A script of appends has one line. Each cut begins another one, and so does an append that failed: until something
 //! durable decides, a loss of power may leave either. What is found must be a beginning of *one* line, never a mix of two.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use crate::history::{Batch, History, Kind, Row, table};
+use crate::history::{Batch, History, Kind, Known, Row, table};
 
 /// What a partition holds, as its files and its offsets tell it. `batches` are those that reach to `start` or above.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,25 +216,29 @@ impl Line {
         self.is_cut_below_frozen || end < self.frozen
     }
 
+    /// The producers as they are known where some of the deleted batches that weren't safe are forgotten, if that explains what was
+    /// found: a transaction may be open or not, as its beginning or its marker is lost.
+    fn producers_with_losses(&self, found: &Found, loss: Loss) -> Option<BTreeMap<i64, Known>> {
+        let may_be_lost = |batch: &&Batch| !self.remembers(batch, found.start, loss);
+        let lost: Vec<i64> = self.batches.iter().filter(may_be_lost).map(|batch| batch.base).take(10).collect();
+        (0_u32..1 << lost.len()).find_map(|losses| {
+            let is_lost = |batch: &Batch| {
+                lost.iter().position(|base| *base == batch.base).is_some_and(|place| losses & (1 << place) != 0)
+            };
+            let mut left = self.clone();
+            left.batches.retain(|batch| !is_lost(batch));
+            let history = left.history(found.start, found.end.min(self.end));
+            (history.last_stable() == found.last_stable).then_some(history.producers)
+        })
+    }
+
     fn check_committed(&self, found: &Found, loss: Loss, is_compacted: bool) -> Result<(), String> {
         let end = found.end.min(self.end);
         let mut history = self.history(found.start, end);
-        if found.last_stable != history.last_stable() {
-            // What is deleted of a transaction may be forgotten, unless it was safe.
-            let mut kept = self.clone();
-            kept.batches.retain(|batch| self.remembers(batch, found.start, loss));
-            history.producers = kept.history(found.start, end).producers;
-        }
-        if found.last_stable != history.last_stable() && found.last_stable == found.start {
-            // Or it is known to have begun, and the marker that ended it is lost.
-            let is_in_doubt = |batch: &&Batch| !self.remembers(batch, found.start, loss);
-            for batch in self.batches.iter().filter(is_in_doubt) {
-                if let Kind::Data { producer, transactional: true, .. } = batch.kind
-                    && let Some(known) = history.producers.get_mut(&producer)
-                {
-                    known.open = Some(batch.base);
-                }
-            }
+        if found.last_stable != history.last_stable()
+            && let Some(producers) = self.producers_with_losses(found, loss)
+        {
+            history.producers = producers;
         }
         if found.last_stable != history.last_stable() {
             if self.lacks_grounds(found.end) {
