@@ -109,3 +109,17 @@ fn behind_damage_that_hides_batches_no_snapshot_is_taken() {
     assert!(!partition_of(&store).producers().is_empty());
     assert_eq!(snapshots(&rig, &image), []);
 }
+
+#[test]
+fn a_snapshot_of_an_earlier_life_is_synced_with_what_that_life_left_unsynced() {
+    let rig = Rig::new(&[]);
+    rig.partition.append_from(stamp(7, 0, 0), &[Record::new("v")], Durability::Written).unwrap();
+    rig.partition.roll().unwrap();
+    rig.partition.append_from(stamp(7, 0, 1), &[Record::new("v")], Durability::Written).unwrap();
+    let killed = rig.memory.process_crash_image();
+    partition_of(&open(Arc::new(killed.clone()), &rig.clock)).flush().unwrap();
+    let image = killed.crash_image();
+    assert_eq!(snapshots(&rig, &image), [1]);
+    let file = image.open(&rig.partition.path().join(format!("{:020}.snapshot", 1)), OpenMode::Read).unwrap();
+    assert!(ProducerSnapshot::parse(&file.map(file.size().unwrap()).unwrap()).is_ok());
+}

@@ -308,16 +308,20 @@ impl Inner {
     }
 
     /// What follows from a log that was just opened: its producers, what the next syncs must write, the epochs' ends.
-    fn adopt(&self, writer: &mut Writer, opened: Opened) -> Result<(), LogError> {
+    fn adopt(&self, writer: &mut Writer, mut opened: Opened) -> Result<(), LogError> {
         let (start, end) = (opened.log_start, opened.log_end);
+        let mut snapshots = std::mem::take(&mut opened.producers.found);
         self.adopt_producers(writer, opened.producers);
         if self.read_only {
             return Ok(());
         }
         let has_left_some = !opened.below_start.is_empty();
         self.removals.replace_waiting(opened.below_start);
-        if has_left_some && opened.unsynced_from.is_some() {
-            self.secure_start();
+        if let Some(from) = opened.unsynced_from {
+            snapshots.split_off(&from).into_iter().for_each(|offset| self.distrust_snapshot(offset));
+            if has_left_some {
+                self.secure_start();
+            }
         }
         self.hand_over_unsynced(&opened.list, opened.unsynced_from, &opened.reindexed)?;
         // What can't be written now is written before the recovery point moves.

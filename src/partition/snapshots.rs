@@ -33,12 +33,14 @@ pub(super) struct Rebuilt {
     pub last_snapshot: Option<Offset>,
     /// The snapshots that the replay took. They are not synced.
     pub taken: Vec<Offset>,
+    /// Those that were there and stay.
+    pub found: BTreeSet<Offset>,
 }
 
 impl Rebuilt {
     /// What follows from a log without a batch.
     pub(super) fn of_empty_log(end: Offset) -> Self {
-        Self { table: ProducerTable::default(), end, last_snapshot: None, taken: Vec::new() }
+        Self { table: ProducerTable::default(), end, last_snapshot: None, taken: Vec::new(), found: BTreeSet::new() }
     }
 
     /// The first offset of the oldest open transaction.
@@ -118,7 +120,7 @@ impl Rebuild<'_> {
         let end = replay.run(&mut table, start..self.log_end)?;
         last_snapshot = last_snapshot.max(taken.last().copied());
         table.expire(self.now, self.expiration_ms);
-        Ok(Rebuilt { table, end, last_snapshot, taken })
+        Ok(Rebuilt { table, end, last_snapshot, taken, found: kept })
     }
 
     /// What later snapshots tell of producers whose last batches lie below the first segment, and of transactions that began there,

@@ -78,6 +78,7 @@ impl Line {
     /// The same without what lies at or above `end`, and without a batch that reaches up to there or further.
     pub fn cut(&self, end: i64) -> Self {
         let mut cut = self.clone();
+        cut.doubt_reopened(end);
         cut.batches.retain(|batch| batch.last < end);
         cut.end = end;
         cut.start = cut.start.min(end);
@@ -88,6 +89,18 @@ impl Line {
         cut.is_cut_below_frozen |= end < cut.frozen;
         cut.frozen = cut.frozen.min(end);
         cut
+    }
+
+    /// A cut takes the marker of a transaction whose records are all deleted: it may be open again, or forgotten.
+    fn doubt_reopened(&mut self, end: i64) {
+        let is_cut_marker = |batch: &&Batch| batch.last >= end && matches!(batch.kind, Kind::Marker { .. });
+        let ended: Vec<i64> = self.batches.iter().filter(is_cut_marker).filter_map(producer_of).collect();
+        let is_deleted = |batch: &&Batch| batch.last < self.start_high.min(end);
+        let of_ended = |batch: &&Batch| producer_of(batch).is_some_and(|id| ended.contains(&id));
+        let first = self.batches.iter().filter(is_deleted).find(of_ended).map(|batch| batch.last);
+        if let Some(first) = first {
+            self.doubt(first..self.start_high.min(end));
+        }
     }
 
     /// Whether both hold the same below `end`.
@@ -123,13 +136,7 @@ impl Line {
     /// Whether a batch of the producer may be forgotten.
     #[allow(dead_code, reason = "only the model of the log asks")]
     pub fn doubts(&self, id: i64) -> bool {
-        let is_own = |batch: &Batch| match batch.kind {
-            Kind::Data { producer, .. } | Kind::Marker { producer, .. } | Kind::SpentMarker { producer, .. } => {
-                producer == id
-            }
-            Kind::Plain => false,
-        };
-        self.batches.iter().any(|batch| self.doubtful.contains(&batch.last) && is_own(batch))
+        self.batches.iter().any(|batch| self.doubtful.contains(&batch.last) && producer_of(batch) == Some(id))
     }
 
     fn safe_to(&self, loss: Loss) -> i64 {
@@ -143,11 +150,15 @@ impl Line {
 
     /// The log starts at `start` after a loss: what was deleted and not safe may be forgotten from now on.
     pub fn doubt_below(&mut self, start: i64, loss: Loss) {
-        let low = self.safe_to(loss);
-        if low < start {
-            let known = self.doubtful.clone();
-            let new = if known.is_empty() { low..start } else { known.start.min(low)..known.end.max(start) };
-            self.doubtful = new;
+        self.doubt(self.safe_to(loss)..start);
+    }
+
+    fn doubt(&mut self, range: Range<i64>) {
+        let known = self.doubtful.clone();
+        if known.is_empty() {
+            self.doubtful = range;
+        } else if !range.is_empty() {
+            self.doubtful = known.start.min(range.start)..known.end.max(range.end);
         }
     }
 
@@ -262,6 +273,15 @@ impl Line {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn producer_of(batch: &Batch) -> Option<i64> {
+    match batch.kind {
+        Kind::Data { producer, .. } | Kind::Marker { producer, .. } | Kind::SpentMarker { producer, .. } => {
+            Some(producer)
+        }
+        Kind::Plain => None,
     }
 }
 
