@@ -230,7 +230,7 @@ impl Line {
     /// The producers as they are known where some of the deleted batches that weren't safe are forgotten, if that explains what was
     /// found: a transaction may be open or not, as its beginning or its marker is lost.
     fn producers_with_losses(&self, found: &Found, loss: Loss) -> Option<BTreeMap<i64, Known>> {
-        let may_be_lost = |batch: &&Batch| !self.remembers(batch, found.start, loss);
+        let may_be_lost = |batch: &&Batch| producer_of(batch).is_some() && !self.remembers(batch, found.start, loss);
         let lost: Vec<i64> = self.batches.iter().filter(may_be_lost).map(|batch| batch.base).take(10).collect();
         (0_u32..1 << lost.len()).find_map(|losses| {
             let is_lost = |batch: &Batch| {

@@ -67,7 +67,8 @@ impl LogTruth {
         }
     }
 
-    /// The line that what was found is left of: the newest that fits, but one that ends there before one that would have lost its end.
+    /// The line that what was found is left of: the newest that fits, but one that the process saw end there before one that would have
+    /// lost its end.
     pub fn check(&self, found: &Found, loss: Loss) -> Result<usize, String> {
         self.first_that(found, |line| line.check(found, loss, self.is_compacted))
     }
@@ -75,7 +76,7 @@ impl LogTruth {
     fn first_that(&self, found: &Found, fits: impl Fn(&Line) -> Result<(), String>) -> Result<usize, String> {
         let mut reasons = Vec::new();
         let mut lines: Vec<_> = self.lines.iter().enumerate().rev().collect();
-        lines.sort_by_key(|(_, line)| line.end != found.end);
+        lines.sort_by_key(|(_, line)| line.end != found.end || line.written.is_none());
         for (index, line) in lines {
             match fits(line) {
                 Ok(()) => return Ok(index),
