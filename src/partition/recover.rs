@@ -1,19 +1,22 @@
 //! Opening a partition's folder: leftovers of interrupted work, verification after a crash, and what had to be cut
-//! (reference section 10). `recover/` has the first two; here is their order, and what a partition is made of.
+//! (reference section 10). `recover/` has each of these; here is their order, and what a partition is made of.
 //!
 //! Opening never fails for damaged batches. Where the log must be cut, what is cut stays in the folder under a name that
 //! ends in `.cut`, and the report says file, position and offsets; the report of an opening that is cut short itself stands in the
 //! next one.
 
+mod adopt;
 mod cuts;
 mod leftovers;
+mod reopen;
 mod split;
+mod start;
 mod verify;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -31,8 +34,7 @@ use super::roll::draw_jitter;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild, Rebuilt};
 use super::sync::GroupCommit;
-use super::sync::Rewrite;
-use super::{Inner, LogError, Partition, Writer, load};
+use super::{Inner, LogError, Partition, Writer};
 use crate::clock::{Clock, Moment};
 use crate::config::TopicSettings;
 use crate::format::LeaderEpochCheckpoint;
@@ -40,8 +42,8 @@ use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, Suff
 use crate::metrics::Counters;
 use crate::name::TopicPartition;
 use crate::segment::{ClosingEntry, Fault, Gaps, Residency, Segment, SegmentError, SegmentOptions, file_path};
-use crate::types::{ErrorKind, Offset, Position};
-use crate::vfs::{IoError, OpenMode, Vfs, read_whole};
+use crate::types::{Offset, Position};
+use crate::vfs::{IoError, Vfs, read_whole};
 
 /// What opening a partition needs.
 #[derive(Debug, Clone)]
@@ -213,201 +215,6 @@ impl Partition {
         partition.count_cut_files();
         Ok((partition, report))
     }
-
-    /// Brings a partition back that went offline: verifies what lies above the recovery point and writes it anew, so that
-    /// nothing rests on bytes whose sync failed. Does the same to a partition that is online.
-    ///
-    /// # Durability
-    /// On return every record of the log survives a power loss.
-    ///
-    /// # Errors
-    /// [`LogError::Segment`] when the disk still fails, and then the partition is offline; [`LogError::Closed`], [`LogError::ReadOnly`].
-    pub fn reopen(&self) -> Result<PartitionRecovery, LogError> {
-        let inner = &self.inner;
-        let _inside = inner.enter_to_reopen()?;
-        let _structure = inner.structure.lock();
-        let report = {
-            let mut writer = inner.writer.lock();
-            inner.check_reopenable()?;
-            // Whatever fails from here on leaves the partition offline, and its files for the next try to verify. Appends that
-            // come meanwhile wait for the outcome.
-            inner.status.begin_reopening();
-            let report = inner.carry_out(|| {
-                inner.renew_notes()?;
-                inner.between_syncs(|| self.reopen_files(&mut writer))
-            })?;
-            inner.change_status(Status::come_back);
-            writer.last_flush = Moment::of(&*inner.clock);
-            report
-        };
-        inner.finish_reopening(report.log_end_offset).inspect_err(|error| inner.go_offline(error))?;
-        Ok(report)
-    }
-
-    fn reopen_files(&self, writer: &mut Writer) -> Result<PartitionRecovery, LogError> {
-        let inner = &self.inner;
-        // What holds also where a cut was interrupted.
-        let noted = inner.note_line();
-        let params = OpenParams {
-            vfs: Arc::clone(&inner.vfs),
-            clock: Arc::clone(&inner.clock),
-            counters: Arc::clone(&inner.counters),
-            dir: inner.dir.clone(),
-            id: inner.id.clone(),
-            settings: self.settings(),
-            log_start_offset: Some(noted.log_start),
-            recovery_point: Some(noted.recovery_point),
-            clean: false,
-            verified: None,
-            read_only: false,
-            residency: Arc::clone(&inner.residency),
-            first_dirty_offset: noted.first_dirty,
-            producer_expiration_ms: inner.producer_expiration_ms,
-            unbroken: noted.unbroken,
-            notes: Arc::clone(&inner.notes),
-        };
-        for segment in inner.list().iter() {
-            // Their transaction indexes are about to be written anew.
-            segment.detach().map_err(|error| inner.wrap(error))?;
-        }
-        inner.generation.fetch_add(1, Ordering::AcqRel);
-        let mut opened = Opening::new(&params).reopening().run()?;
-        if let Some(obstacle) = opened.obstacle.take() {
-            return Err(obstacle);
-        }
-        inner.lower_recovery_point(opened.log_end);
-        inner.lower_first_dirty(opened.list.active().base_offset());
-        inner.unbroken_from.fetch_min(opened.log_end.value(), Ordering::AcqRel);
-        opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
-        inner.expect_dense(&opened.list);
-        inner.show(opened.list.clone(), opened.log_start, opened.log_end, opened.producers.first_unstable());
-        inner.clear_uncleanable();
-        let report = opened.report.clone();
-        let mut restart_marks = std::mem::take(&mut opened.restart_marks);
-        inner.removals.take_over(&opened.trim_marks);
-        // The segments are others over the same files now. What the old ones still had to sync, these have to.
-        opened.reindexed.extend(inner.take_sealed());
-        inner.adopt(writer, opened)?;
-        // All that an opening would have written again was just written to new files.
-        inner.hand_over_rewrites(Vec::new());
-        // What it cut must not count as durable once somebody appends. A cut that was interrupted is over now.
-        inner.lift_ceiling();
-        inner.renew_notes()?;
-        if !restart_marks.is_empty() {
-            inner.remove_marks(&mut restart_marks)?;
-        }
-        Ok(report)
-    }
-}
-
-impl Inner {
-    /// Makes the log durable, up to `end`, and lets the notes say so.
-    fn finish_reopening(&self, end: Offset) -> Result<(), LogError> {
-        self.make_durable(end, None)?;
-        self.renew_notes()
-    }
-
-    /// What follows from a log that was just opened: its producers, what the next syncs must write, the epochs' ends.
-    fn adopt(&self, writer: &mut Writer, mut opened: Opened) -> Result<(), LogError> {
-        let (start, end) = (opened.log_start, opened.log_end);
-        let mut snapshots = std::mem::take(&mut opened.producers.found);
-        self.adopt_producers(writer, opened.producers);
-        if self.read_only {
-            return Ok(());
-        }
-        let has_left_some = !opened.below_start.is_empty();
-        self.removals.replace_waiting(opened.below_start);
-        if let Some(from) = opened.unsynced_from {
-            snapshots.split_off(&from).into_iter().for_each(|offset| self.distrust_snapshot(offset));
-            if has_left_some {
-                self.secure_start();
-            }
-        }
-        self.hand_over_unsynced(&opened.list, opened.unsynced_from, &opened.reindexed)?;
-        // What can't be written now is written before the recovery point moves.
-        self.persist_aborted().ok();
-        let is_new = opened.unsynced_from.is_some() || !opened.report.rebuilt.is_empty();
-        self.epochs.update(|table| {
-            *table = opened.epochs;
-            table.truncate_from_end(end) | table.truncate_from_start(start) | is_new
-        });
-        if let Some(obstacle) = opened.obstacle {
-            self.go_offline(&obstacle);
-        }
-        Ok(())
-    }
-
-    /// Makes the producers durable whose batches have just left the log: nobody syncs those batches any more. What can't be done now is
-    /// tried again by the next sync, and before a file goes.
-    fn secure_start(&self) {
-        let first = self.list().first().base_offset();
-        if self.secure_producers(first).and_then(|()| self.sync_folder()).is_err() {
-            self.distrust_snapshot(first);
-        }
-    }
-
-    /// After an unclean stop nothing above the recovery point counts as synced: it is written again and synced by the next sync.
-    fn hand_over_unsynced(
-        &self,
-        list: &SegmentList,
-        unsynced_from: Option<Offset>,
-        reindexed: &BTreeSet<Offset>,
-    ) -> Result<(), LogError> {
-        let point = load(&self.recovery_point);
-        let is_unsynced = |segment: &Arc<Segment>| unsynced_from.is_some_and(|from| segment.base_offset() >= from);
-        for segment in list.sealed().iter() {
-            if is_unsynced(segment) {
-                self.hand_over(Arc::clone(segment));
-            } else if reindexed.contains(&segment.base_offset()) {
-                self.sync_reindexed(segment)?;
-            }
-        }
-        let mut rewrites = Vec::new();
-        for segment in list.iter().filter(|segment| is_unsynced(segment)) {
-            let to = Position::new(segment.size());
-            let from = match segment.find(point) {
-                Ok(found) => found.map_or(to, |(position, _)| position),
-                Err(error @ SegmentError::Io(_)) => return Err(self.wrap(error)),
-                // Damage that this boot wrote over verified bytes. Readers will be told; what it hides must be durable all the same.
-                Err(_) => Position::ZERO,
-            };
-            if from < to {
-                rewrites.push(Rewrite { segment: Arc::clone(segment), from, to });
-            }
-        }
-        self.hand_over_rewrites(rewrites);
-        Ok(())
-    }
-
-    /// Nothing but this opening knows that the indexes of a segment below the recovery point were made anew.
-    fn sync_reindexed(&self, segment: &Segment) -> Result<(), LogError> {
-        let synced = segment.persist_aborted().and_then(|()| segment.sync_all()).map_err(|error| self.wrap(error));
-        let synced = synced.and_then(|()| self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error)));
-        match synced {
-            Err(error) if error.kind() == ErrorKind::StorageFull => {
-                self.go_offline(&error);
-                Ok(())
-            }
-            other => {
-                segment.release();
-                other
-            }
-        }
-    }
-
-    fn rewrite_above(&self, list: &SegmentList, recovery_point: Offset) -> Result<SegmentList, LogError> {
-        let rewrite = |segment: &Arc<Segment>| {
-            let size = Position::new(segment.size());
-            segment.rewrite(size, Offset::MAX).map(Arc::new).map_err(|error| self.wrap(error))
-        };
-        let first = list.from(recovery_point).next().map_or(Offset::ZERO, |segment| segment.base_offset());
-        let mut all = Vec::new();
-        for segment in list.iter() {
-            all.push(if segment.base_offset() >= first { rewrite(segment)? } else { Arc::clone(segment) });
-        }
-        let active = all.pop().unwrap_or_else(|| Arc::clone(list.active()));
-        Ok(SegmentList::new(all, active))
-    }
 }
 
 /// Segment options from topic config.
@@ -564,84 +371,6 @@ impl<'a> Opening<'a> {
         let bases = log_bases(names.iter().map(String::as_str));
         self.remove_orphans(&names, &bases)?;
         Ok(names)
-    }
-
-    /// Where the log starts. One that ends below that has nothing to read: it begins anew, and knows its producers.
-    fn begin(
-        &mut self,
-        segments: &mut Vec<Arc<Segment>>,
-        log_end: Offset,
-        names: &mut Vec<String>,
-    ) -> Result<Offset, LogError> {
-        let log_start = self.log_start(segments);
-        let Some(first) = segments.first().filter(|_| log_end < log_start) else { return Ok(log_start) };
-        if self.params.read_only {
-            // The note is another process's and of another moment, and so are the files.
-            return Ok(first.base_offset());
-        }
-        // Those below the start too: a note that the files contradict destroys nothing.
-        let all: Vec<_> = self.below_start.drain(..).chain(segments.drain(..)).collect();
-        self.keep_producers(&all, log_end, log_start, names)?;
-        self.set_aside(&all, log_start, "the log ends before the log start offset")?;
-        Ok(log_start)
-    }
-
-    /// Writes what segments that are to be set aside tell of producers, as the snapshot of the log up to `log_start`.
-    fn keep_producers(
-        &self,
-        segments: &[Arc<Segment>],
-        log_end: Offset,
-        log_start: Offset,
-        names: &mut Vec<String>,
-    ) -> Result<(), LogError> {
-        let Some((last, sealed)) = segments.split_last() else { return Ok(()) };
-        let list = SegmentList::new(sealed.to_vec(), Arc::clone(last));
-        let known = self.rebuild_producers(&list, log_end, names)?.table;
-        if known.is_empty() {
-            return Ok(());
-        }
-        names.push(FileName::snapshot(log_start).to_string());
-        let (vfs, dir) = (&*self.params.vfs, &self.params.dir);
-        self.io(snapshots::write_durable(vfs, dir, log_start, &known.snapshot()))
-    }
-
-    /// Where the log starts: at what is noted, or where its first segment begins if that is later.
-    fn log_start(&self, segments: &[Arc<Segment>]) -> Offset {
-        let first = segments.first().map(|segment| segment.base_offset());
-        // Where nothing is left of a log that is known to have begun somewhere, it begins there again.
-        let noted = self.noted_start.max(self.params.unbroken.map(|unbroken| unbroken.log_start));
-        first.max(self.noted_start).or(noted).max(self.restarted_at).unwrap_or(Offset::ZERO)
-    }
-
-    /// A log can't end below what was synced, unless somebody else has changed its files or the disk lost what it had.
-    fn warn_of_lost_end(&mut self, log_end: Offset, gaps: Gaps) {
-        let Some(point) = self.params.recovery_point.filter(|point| *point > log_end) else { return };
-        if self.restarted_at.is_none() && matches!(gaps, Gaps::Below(limit) if point > limit) {
-            let warning = format!("the log ends at {log_end}, though it had been synced up to {point}");
-            self.report.warnings.push(warning);
-        }
-    }
-
-    /// After an orderly stop everything is synced, so that a log start above the recovery point can't be true.
-    fn distrust_start(&mut self) {
-        let point = self.params.recovery_point.filter(|_| self.params.clean && self.restarted_at.is_none());
-        if let (Some(point), Some(start)) = (point, self.noted_start)
-            && start > point
-        {
-            let warning = format!("the log start is noted as {start}, but the log was synced up to {point} only");
-            self.report.warnings.push(warning);
-            self.noted_start = self.params.unbroken.map(|unbroken| unbroken.log_start);
-        }
-    }
-
-    /// A log without gaps begins where it is noted to, unless somebody has taken its first files.
-    fn warn_of_lost_start(&mut self, first: Offset, gaps: Gaps) {
-        let Some(unbroken) = self.params.unbroken.filter(|_| self.restarted_at.is_none()) else { return };
-        let noted = self.noted_start.max(Some(unbroken.log_start)).filter(|noted| *noted < first);
-        if let (Some(noted), Gaps::Below(_)) = (noted, gaps) {
-            let warning = format!("the log begins at {first}, though its start is noted as {noted}");
-            self.report.warnings.push(warning);
-        }
     }
 
     fn rebuild_producers(&self, list: &SegmentList, log_end: Offset, names: &[String]) -> Result<Rebuilt, LogError> {
@@ -802,17 +531,6 @@ impl<'a> Opening<'a> {
             index += 1;
         }
         Ok(())
-    }
-
-    /// The first segment of a log of which nothing is left. Where it begins above 0, a mark says so: a loss of power may leave some of the
-    /// notes that are about to be renewed, and not those that know of it.
-    fn begin_at(&mut self, log_start: Offset) -> Result<Segment, LogError> {
-        let mark = self.params.dir.join(FileName::trimmed(log_start).to_string());
-        if !self.params.read_only && log_start > Offset::ZERO && !self.trim_marks.contains(&mark) {
-            self.io(self.params.vfs.open(&mark, OpenMode::Create))?;
-            self.trim_marks.push(mark);
-        }
-        self.create(log_start)
     }
 
     fn create(&self, base: Offset) -> Result<Segment, LogError> {
