@@ -548,3 +548,29 @@ fn a_snapshot_whose_sync_failed_for_want_of_room_lets_no_segment_go() {
         assert!(send(&partition_of(&store), stamp(7, 0, 0), 1).unwrap().is_duplicate);
     }
 }
+
+#[test]
+fn a_torn_batch_below_the_log_start_makes_no_producer_and_opens_no_transaction() {
+    let rig = rig();
+    send(&rig.partition, stamp(7, 0, 0), 1).unwrap();
+    send(&rig.partition, in_transaction(8, 0, 0), 1).unwrap();
+    rig.partition.roll().unwrap();
+    append(&rig.partition, "v");
+    rig.partition.delete_records_before(offset(2)).unwrap();
+    rig.store.checkpoint().unwrap();
+    let second = rig.partition.segments()[0].size() / 2;
+    for from in 0..60 {
+        let image = rig.memory.process_crash_image();
+        for end in [2, 3] {
+            image.remove_file(&rig.partition.path().join(format!("{end:020}.snapshot"))).unwrap();
+        }
+        let log = image.open(&rig.partition.path().join(format!("{:020}.log", 0)), OpenMode::Write).unwrap();
+        log.write_at(&vec![0; usize::try_from(second).unwrap() - from], second + from as u64).unwrap();
+        for opening in 0..2 {
+            let partition = partition_of(&open(Arc::new(image.clone()), &rig.clock));
+            let ids: Vec<_> = partition.producers().iter().map(|entry| entry.producer_id.value()).collect();
+            assert_eq!(ids, [7], "zeros from byte {from} of the second batch on, opening {opening}");
+            assert_eq!(partition.open_transactions(), [], "zeros from byte {from} of the second batch on");
+        }
+    }
+}

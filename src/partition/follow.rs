@@ -320,6 +320,7 @@ impl Inner {
             below: &[],
             clean: false,
             read_only: true,
+            is_verified: true,
             now: self.clock.now(),
             expiration_ms: self.producer_expiration_ms,
         };

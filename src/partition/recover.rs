@@ -329,7 +329,7 @@ impl<'a> Opening<'a> {
         log_start = log_start.min(log_end);
         self.report.log_end_offset = log_end;
         let list = SegmentList::new(segments, active);
-        let producers = self.rebuild_producers(&list, log_end, &names)?;
+        let producers = self.rebuild_producers(&list, true, log_end, &names)?;
         let gaps = self.gaps();
         self.warn_of_lost_end(log_end, gaps);
         self.warn_of_lost_start(list.first().base_offset(), gaps);
@@ -373,7 +373,13 @@ impl<'a> Opening<'a> {
         Ok(names)
     }
 
-    fn rebuild_producers(&self, list: &SegmentList, log_end: Offset, names: &[String]) -> Result<Rebuilt, LogError> {
+    fn rebuild_producers(
+        &self,
+        list: &SegmentList,
+        is_verified: bool,
+        log_end: Offset,
+        names: &[String],
+    ) -> Result<Rebuilt, LogError> {
         if !self.params.read_only && !self.params.clean {
             // An entry whose marker was lost with the tail.
             list.active().truncate_aborted(log_end).map_err(|error| self.wrap(error))?;
@@ -388,6 +394,7 @@ impl<'a> Opening<'a> {
             below: &self.below_start,
             clean: self.params.clean,
             read_only: self.params.read_only,
+            is_verified,
             now: self.params.clock.now(),
             expiration_ms: self.params.producer_expiration_ms,
         };

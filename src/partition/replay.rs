@@ -20,13 +20,15 @@ pub(super) fn replay(
     read_only: bool,
     skip: &dyn Fn(&Segment) -> bool,
 ) -> Result<Offset, SegmentError> {
-    Replay { list, read_only, skip, at_segment: &mut |_, _| {} }.run(table, range)
+    Replay { list, read_only, is_verified: true, skip, at_segment: &mut |_, _| {} }.run(table, range)
 }
 
 /// One replay of a log; see [`replay`].
 pub(super) struct Replay<'a> {
     pub list: &'a SegmentList,
     pub read_only: bool,
+    /// Whether the batches are known to be sound. Else their checksums tell: a torn one would speak of producers that never were.
+    pub is_verified: bool,
     pub skip: &'a dyn Fn(&Segment) -> bool,
     /// Called with the table of the log up to the beginning of a segment, unless damage hides a part of that.
     pub at_segment: &'a mut dyn FnMut(&ProducerTable, Offset),
@@ -52,7 +54,10 @@ impl Replay<'_> {
                 (true, true) => Entries::Growing { indexed: None },
                 (true, false) => Entries::Finished,
             };
-            match replay_segment(table, segment, entries, from, end)? {
+            let is_in_question = !self.is_verified && segment.base_offset() < end;
+            let unsound = if is_in_question { first_unsound(segment)? } else { None };
+            is_whole &= unsound.is_none();
+            match replay_segment(table, segment, entries, from, unsound.map_or(end, |unsound| unsound.min(end)))? {
                 Ended::Whole => {}
                 Ended::Damaged => is_whole = false,
                 Ended::Unfinished(marker) => return Ok(marker),
@@ -60,6 +65,20 @@ impl Replay<'_> {
         }
         Ok(end)
     }
+}
+
+/// Where the sound batches of a segment end, unless all of them are.
+fn first_unsound(segment: &Segment) -> Result<Option<Offset>, SegmentError> {
+    let mut end = segment.base_offset();
+    for item in segment.headers_from(Offset::ZERO)? {
+        let sound = item.and_then(|(position, header)| segment.batch_at(position).map(|_| header.last_offset().next()));
+        match sound {
+            Ok(next) => end = next,
+            Err(error) if error.position().is_some() => return Ok(Some(end)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// How far the replay of a segment went.

@@ -64,6 +64,8 @@ pub(super) struct Rebuild<'a> {
     /// Whether the log was closed in order.
     pub clean: bool,
     pub read_only: bool,
+    /// Whether the batches of the list are known to be sound.
+    pub is_verified: bool,
     pub now: Timestamp,
     pub expiration_ms: u64,
 }
@@ -114,6 +116,7 @@ impl Rebuild<'_> {
         let replay = Replay {
             list: self.list,
             read_only: self.read_only,
+            is_verified: self.is_verified,
             skip: &|segment| self.plain.contains(&segment.base_offset()),
             at_segment: &mut |table, base| taken.extend(self.take(table, base)),
         };
@@ -164,6 +167,7 @@ impl Rebuild<'_> {
             list: &list,
             // Their indexes of aborted transactions stay as they are.
             read_only: true,
+            is_verified: false,
             skip: &|_| false,
             at_segment: &mut |_, base| is_whole |= base == end,
         };
@@ -310,6 +314,7 @@ impl Inner {
             below: &[],
             clean: false,
             read_only: false,
+            is_verified: true,
             now: self.clock.now(),
             expiration_ms: self.producer_expiration_ms,
         };

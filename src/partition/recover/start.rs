@@ -42,7 +42,7 @@ impl Opening<'_> {
     ) -> Result<(), LogError> {
         let Some((last, sealed)) = segments.split_last() else { return Ok(()) };
         let list = SegmentList::new(sealed.to_vec(), Arc::clone(last));
-        let known = self.rebuild_producers(&list, log_end, names)?.table;
+        let known = self.rebuild_producers(&list, false, log_end, names)?.table;
         if known.is_empty() {
             return Ok(());
         }
