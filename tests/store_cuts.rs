@@ -58,6 +58,20 @@ fn cut_files_are_counted_by_every_opening_until_they_are_removed() {
 }
 
 #[test]
+fn what_reopening_cuts_is_counted_at_once() {
+    let (memory, clock) = (MemoryVfs::new(), ManualClock::new(at(0)));
+    let store = open(Arc::new(memory.clone()), &clock);
+    let partition = store.create_topic("t", 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+    append(&partition, "kept");
+    append(&partition, "torn");
+    let file = memory.open(Path::new("/log/t-0/00000000000000000000.log"), OpenMode::Write).unwrap();
+    file.write_at(&[0xff], file.size().unwrap() - 2).unwrap();
+    let bytes = partition.reopen().unwrap().cuts[0].bytes;
+    assert_eq!((partition.cut_files().files, partition.cut_files().bytes), (1, bytes));
+    assert_eq!((store.metrics().cut_files, store.metrics().cut_file_bytes), (1, bytes));
+}
+
+#[test]
 fn one_partition_is_rid_of_its_cut_files_and_the_log_stays() {
     let (memory, clock) = torn();
     let store = open(Arc::new(memory.clone()), &clock);

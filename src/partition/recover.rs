@@ -99,9 +99,10 @@ pub struct PartitionRecovery {
     pub recovered_segments: usize,
     /// What was cut off, by this opening or by an earlier one that nobody read the report of.
     pub cuts: Vec<Cut>,
-    /// Files beside the log that were damaged and were made anew from the batches.
+    /// `leader-epoch-checkpoint`, where it was damaged or the batches contradicted it, and it was made anew. Indexes that were are not
+    /// listed.
     pub rebuilt: Vec<PathBuf>,
-    /// What could not be done, though the partition is open: on a full disk, for example. Later work tries again.
+    /// What could not be done, though the partition is open, on a full disk for example, and notes that the files contradict.
     pub warnings: Vec<String>,
     /// The log end offset after opening.
     pub log_end_offset: Offset,
@@ -119,7 +120,7 @@ pub struct Cut {
     pub position: Position,
     /// How many bytes it has.
     pub bytes: u64,
-    /// The log ends before this offset now.
+    /// The log ended before this offset then; of an empty segment that nobody rolled to, its base offset.
     pub from_offset: Offset,
     /// Why the log could not go on there.
     pub reason: String,

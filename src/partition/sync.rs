@@ -62,7 +62,9 @@ impl Partition {
     /// On return every record below the log end offset at the time of the call survives a power loss.
     ///
     /// # Errors
-    /// [`LogError::Segment`] when a sync fails; the partition is offline from then on. [`LogError::Offline`], [`LogError::Closed`].
+    /// [`LogError::Segment`] when a sync of the log fails; the partition is offline from then on. It stays online where a file can't be
+    /// opened, or epochs, transaction indexes or snapshots of producers can't be written. [`LogError::Offline`], [`LogError::Closed`].
+    /// A partition opened read-only has nothing to flush.
     pub fn flush(&self) -> Result<(), LogError> {
         if self.inner.read_only {
             return Ok(());

@@ -61,7 +61,7 @@ impl Waiters {
 impl Partition {
     /// Waits until the log has come past `offset`, at most `timeout`; returns whether it has. Usually the record is there then; one that
     /// has been deleted, or that the log started over above, is told by the read. Returns early, with `false`, when the partition is
-    /// closed, and when it goes offline meanwhile, as it does for a moment while it is reopened. A wait for a partition that is
+    /// closed, and when it goes offline meanwhile; reopening one that is online ends no wait. A wait for a partition that is
     /// offline already lasts until that is reopened and written to, so that a loop of waiting and reading doesn't spin. A
     /// partition opened read-only looks for what another process wrote every 10 ms.
     #[must_use]

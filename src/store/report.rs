@@ -24,7 +24,7 @@ pub struct OpenProgress {
 /// What opening a store found and did.
 #[derive(Debug, Default)]
 pub struct OpenReport {
-    /// Whether the store had been stopped in order; then nothing was verified.
+    /// Whether the store had been stopped in order; then only logs that contradict their notes, or end unsoundly, were verified.
     pub clean: bool,
     /// Every partition that is open, in order, with what recovery did to it.
     pub partitions: Vec<PartitionRecovery>,

@@ -39,6 +39,7 @@ impl Partition {
             report
         };
         inner.finish_reopening(report.log_end_offset).inspect_err(|error| inner.go_offline(error))?;
+        self.count_cut_files();
         Ok(report)
     }
 
