@@ -4,11 +4,12 @@
 mod support;
 
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
 use stratalog::format::ProducerStamp;
-use stratalog::vfs::{Effect, Fault, MemoryVfs, Operation};
-use stratalog::{Appended, Durability, LogError, Partition, Record};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, Vfs};
+use stratalog::{Appended, Durability, LogError, Partition, Record, StoreOptions};
 use support::{Rig, append, in_transaction, offset, open, partition_of, read_all, stamp};
 
 /// Lets the machine end at each change that `work` makes on what `prepare` made, and hands on what a kill leaves, and what power losses
@@ -41,7 +42,11 @@ fn send(partition: &Partition, stamp: ProducerStamp, count: usize) -> Result<App
 
 /// A log with records at 7, 12 and 13 only, which ends at 14: compaction took the others.
 fn compacted() -> Rig {
-    let rig = Rig::new(&[("cleanup.policy", "compact"), ("segment.bytes", "300"), ("min.cleanable.dirty.ratio", "0")]);
+    compacted_in_segments_of("300")
+}
+
+fn compacted_in_segments_of(size: &str) -> Rig {
+    let rig = Rig::new(&[("cleanup.policy", "compact"), ("segment.bytes", size), ("min.cleanable.dirty.ratio", "0")]);
     for key in ["a", "a", "a", "a", "a", "a", "b", "a", "b", "b", "b", "b", "b", "c"] {
         rig.partition.append_with(&[Record::keyed(key, "v")], Durability::Durable).unwrap();
     }
@@ -186,5 +191,131 @@ fn a_start_over_below_the_log_start_is_finished_by_reopening_and_by_opening() {
             partition_of(&open(Arc::new(image), &rig.clock)).log_end_offset().value() + 1,
             rig.partition.log_end_offset().value()
         );
+    }
+}
+
+/// A compacted log of three segments with records at 7 and 12 to 16, of which those below 10 are deleted.
+fn compacted_with_a_start() -> Rig {
+    let rig = compacted_in_segments_of("3000");
+    ["x", "y"].into_iter().for_each(|value| _ = durable_keyed(&rig.partition, value));
+    rig.partition.roll().unwrap();
+    durable_keyed(&rig.partition, "z");
+    rig.partition.delete_records_before(offset(10)).unwrap();
+    rig.store.checkpoint().unwrap();
+    rig
+}
+
+/// A log of batches with four records each that was cut inside one, so that it lacks 12 and 13; its start is 5, its end 18.
+fn cut_inside_a_batch() -> Rig {
+    let rig = Rig::new(&[]);
+    let append_four = || _ = rig.partition.append_with(&vec![Record::new("v"); 4], Durability::Durable).unwrap();
+    append_four();
+    append_four();
+    rig.partition.roll().unwrap();
+    append_four();
+    append_four();
+    rig.partition.truncate_to(offset(14)).unwrap();
+    append_four();
+    rig.partition.delete_records_before(offset(5)).unwrap();
+    rig.store.checkpoint().unwrap();
+    rig
+}
+
+fn durable_keyed(partition: &Partition, key: &str) -> i64 {
+    let appended = partition.append_with(&[Record::keyed(key, "v")], Durability::Durable).unwrap();
+    appended.base_offset.value()
+}
+
+fn offsets_from(partition: &Partition, start: i64) -> Vec<i64> {
+    read_all(partition).into_iter().map(|(at, _)| at).filter(|at| *at >= start).collect()
+}
+
+#[test]
+fn an_interrupted_cut_around_the_log_start_leaves_the_old_log_or_a_prefix_of_it() {
+    for (prepare, start, cuts) in
+        [(compacted_with_a_start as fn() -> Rig, 10, [9, 10, 11]), (cut_inside_a_batch, 5, [1, 2, 5])]
+    {
+        let before = offsets_from(&prepare().partition, start);
+        for end in cuts {
+            let cut = |rig: &Rig| _ = rig.partition.truncate_to(offset(end));
+            end_at_each_change(prepare, cut, |rig, image, when| {
+                let store = open(Arc::new(image), &rig.clock);
+                let after = offsets_from(&partition_of(&store), start);
+                assert!(before.starts_with(&after), "{when}: cut to {end}, {before:?} became {after:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_cut_around_the_log_start_that_fails_anywhere_leaves_the_old_log_or_a_prefix_of_it() {
+    for end in [9, 10, 11] {
+        for nth in 1.. {
+            let rig = compacted_with_a_start();
+            rig.vfs.inject(Fault::new(Operation::Any, Effect::Error(ErrorKind::Other)).nth(nth));
+            rig.partition.truncate_to(offset(end)).ok();
+            rig.vfs.clear_faults();
+            if rig.vfs.faults_struck() == 0 {
+                break;
+            }
+            rig.partition.reopen().unwrap();
+            let after = offsets_from(&rig.partition, 10);
+            assert!([12, 13, 14, 15, 16].starts_with(&after), "cut to {end}, fault {nth}: {after:?}");
+        }
+    }
+}
+
+#[test]
+fn an_opening_that_can_not_write_its_notes_lets_no_power_loss_leave_a_hole_later() {
+    let prepare = || {
+        let rig =
+            Rig::new(&[("cleanup.policy", "compact"), ("segment.bytes", "200"), ("min.cleanable.dirty.ratio", "0")]);
+        (0..30).for_each(|number| _ = durable_keyed(&rig.partition, ["a", "b"][number % 2]));
+        rig.partition.roll().unwrap();
+        rig.partition.compact().unwrap();
+        rig.partition.flush().unwrap();
+        rig.store.checkpoint().unwrap();
+        rig
+    };
+    for changes in 0.. {
+        let rig = prepare();
+        rig.vfs.crash_after(changes);
+        rig.partition.truncate_to(offset(5)).ok();
+        let has_ended = !rig.vfs.is_crashed();
+        grow_after_an_opening_without_notes(&rig, &rig.memory.process_crash_image(), &format!("killed at {changes}"));
+        if has_ended {
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_opening_that_can_not_write_its_first_notes_lets_no_power_loss_leave_a_hole_later() {
+    let rig = Rig::new(&[("segment.bytes", "200")]);
+    (0..4).for_each(|_| _ = durable(&rig.partition, "v"));
+    let image = rig.memory.process_crash_image();
+    image.remove_file(Path::new("/log/stratalog-unbroken")).unwrap();
+    grow_after_an_opening_without_notes(&rig, &image, "no note was there");
+}
+
+/// Opens the store on a disk without room for the note of gaps, appends when there is room again, and loses power.
+fn grow_after_an_opening_without_notes(rig: &Rig, image: &MemoryVfs, when: &str) {
+    let vfs = FaultyVfs::new(image.clone());
+    let full = Fault::new(Operation::Write, Effect::Error(ErrorKind::StorageFull));
+    vfs.inject(Fault { path_contains: "stratalog-unbroken".into(), ..full }.from_nth(1));
+    let Ok(store) = StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(rig.clock.clone())).open("/log")
+    else {
+        return;
+    };
+    let partition = partition_of(&store);
+    let first = partition.log_end_offset().value();
+    vfs.clear_faults();
+    for number in 0..10 {
+        partition.append(&[Record::keyed(&format!("key {number}"), "value")]).unwrap();
+    }
+    for seed in 0..60 {
+        let store = open(Arc::new(image.torn_crash_image(seed)), &rig.clock);
+        let rows = offsets_from(&partition_of(&store), first);
+        assert!(rows.iter().copied().eq((first..).take(rows.len())), "{when}, power lost with {seed}: {rows:?}");
     }
 }

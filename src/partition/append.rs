@@ -225,6 +225,7 @@ impl Inner {
             drop(writer);
             return self.answer_duplicate(known, draft.append_time, durability, generation);
         }
+        self.require_noted_gaps()?;
         let base_offset = self.offsets.log_end();
         let end = base_offset.checked_add(u64::from(draft.count)).ok_or_else(|| LogError::TooLarge {
             partition: self.id.clone(),
@@ -323,6 +324,7 @@ impl Inner {
         let list = self.list();
         let old = std::sync::Arc::clone(list.active());
         let replaces = old.size() == 0 && old.base_offset() == base;
+        self.require_noted_gaps()?;
         let new = self.create_segment(base)?;
         if !replaces {
             // What of the indexes and the snapshot can't be written now is in memory, or found again in the log.

@@ -56,7 +56,7 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -142,6 +142,8 @@ struct Inner {
     ceiling: Mutex<Option<Ceiling>>,
     /// From here on the log was appended to without a gap.
     unbroken_from: AtomicI64,
+    /// Whether the notes on disk say so, at least: an opening that can't write them leaves it to the next append.
+    has_noted_gaps: AtomicBool,
     /// Counts the cuts and reopenings: what was read of the log before one says nothing about it afterwards.
     generation: AtomicU64,
     /// Held while the partition is compacted.
@@ -276,11 +278,6 @@ impl Partition {
     /// The base offset of the oldest segment.
     fn first_base_offset(&self) -> Offset {
         self.inner.list().first().base_offset()
-    }
-
-    /// What is to be noted of this partition.
-    pub(crate) fn note_line(&self) -> NoteLine {
-        self.inner.note_line()
     }
 
     /// Milliseconds since the last flush, or since the partition was opened; 0 when all is durable. A wall clock that was set

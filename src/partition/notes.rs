@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use super::{Inner, LogError, VerifiedPoint, load};
+use super::{Inner, LogError, Partition, VerifiedPoint, load};
 use crate::name::TopicPartition;
 use crate::segment::Gaps;
 use crate::types::{LeaderEpoch, Offset};
@@ -103,7 +103,15 @@ impl Inner {
 
     /// Brings the notes up to date, durably.
     pub(super) fn renew_notes(&self) -> Result<(), LogError> {
-        self.notes.renew(&self.id, &|| self.note_line()).map_err(|error| self.wrap(error))
+        self.notes.renew(&self.id, &|| self.note_line()).map_err(|error| self.wrap(error))?;
+        self.has_noted_gaps.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Notes where the log has no gap, where its opening could not. Whatever makes the log longer comes here first: by the note that
+    /// stands, a power loss could take some of it and leave what is behind, and nobody would know.
+    pub(super) fn require_noted_gaps(&self) -> Result<(), LogError> {
+        if self.has_noted_gaps.load(Ordering::Acquire) { Ok(()) } else { self.renew_notes() }
     }
 
     /// Brings the notes up to date for an append, which must not wait for the notes of another partition. The next checkpoint does what
@@ -121,6 +129,18 @@ impl Inner {
     /// Lets the notes follow the log again. The next checkpoint writes them.
     pub(super) fn lift_ceiling(&self) {
         *self.ceiling.lock() = None;
+    }
+}
+
+impl Partition {
+    /// The line that holds now.
+    pub(crate) fn note_line(&self) -> NoteLine {
+        self.inner.note_line()
+    }
+
+    /// Learns that its line was written, durably.
+    pub(crate) fn learn_of_notes(&self) {
+        self.inner.has_noted_gaps.store(true, Ordering::Release);
     }
 }
 

@@ -16,7 +16,7 @@ mod verify;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -167,6 +167,7 @@ impl Partition {
             Gaps::Anywhere => opened.log_end,
             Gaps::Below(limit) => limit.min(opened.log_end),
         };
+        let has_noted_gaps = params.read_only || matches!(opened.gaps, Gaps::Below(limit) if limit <= opened.log_end);
         // What was compacted and cut off must not count as compacted when it is written anew.
         let compacted_to = params.first_dirty_offset.filter(|end| *end <= opened.log_end);
         let compacted_to = compacted_to.map(|end| end.min(opened.list.active().base_offset()));
@@ -204,6 +205,7 @@ impl Partition {
             notes: params.notes,
             ceiling: Mutex::new(None),
             unbroken_from: AtomicI64::new(unbroken_from.value()),
+            has_noted_gaps: AtomicBool::new(has_noted_gaps),
             generation: AtomicU64::new(0),
             cleaning: CleaningLock::default(),
             uncleanable: Mutex::new(None),

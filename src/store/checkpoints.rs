@@ -204,7 +204,9 @@ impl NoteKeeper {
         for partition in partitions {
             state.lines.insert(partition.id().clone(), partition.note_line());
         }
-        self.write(&mut state)
+        self.write(&mut state)?;
+        partitions.iter().for_each(Partition::learn_of_notes);
+        Ok(())
     }
 
     /// What is noted of a partition.

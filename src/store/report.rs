@@ -75,7 +75,8 @@ pub enum PostponedWork {
     TopicDeletion,
     /// Removing the files of deleted topics: maintenance does it.
     Removal,
-    /// Writing the checkpoints: maintenance does it. A crash before verifies more than it had to.
+    /// Writing the checkpoints: maintenance does it. A crash before verifies more than it had to. Where the checkpoints would let a log
+    /// have gaps that it hasn't, its next append writes them first, or fails.
     Checkpoints,
     /// Writing a missing `partition.metadata`: the next opening does it.
     PartitionMetadata,

@@ -23,8 +23,9 @@ impl Opening<'_> {
         if self.params.read_only {
             return Ok(None);
         }
-        self.drop_below_start(segments);
+        // First: a segment can't be told to lie below the log start by the base of a stray behind it.
         self.drop_empty_strays(segments)?;
+        self.drop_below_start(segments);
         let Some(first) = self.first_unverified(segments)? else { return Ok(None) };
         let unsynced = if self.params.clean { first } else { first.min(self.first_unsynced(segments)) };
         let unsynced_from = segments.get(unsynced).map(|segment| segment.base_offset());
@@ -119,19 +120,21 @@ impl Opening<'_> {
         self.below_start = segments.drain(..first).collect();
     }
 
-    /// Takes empty files out of the log that stand where the segment before doesn't end: nobody rolled there.
+    /// Takes empty files out of the log that stand where the segment before doesn't end: nobody rolled there, or the cut that began
+    /// them never came to its end.
     fn drop_empty_strays(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<(), LogError> {
-        let (gaps, mut strays) = (self.gaps(), Vec::new());
-        for pair in segments.windows(2) {
-            if let [before, empty] = pair
-                && empty.size() == 0
-                && matches!(before.end(), Ok((_, end)) if !gaps.allow(end, empty.base_offset()))
-            {
-                strays.push(Arc::clone(empty));
-            }
+        let (gaps, start) = (self.gaps(), self.noted_start.unwrap_or(Offset::ZERO));
+        let (mut kept, mut strays): (Vec<Arc<Segment>>, Vec<Arc<Segment>>) = Default::default();
+        for segment in segments.drain(..) {
+            let base = segment.base_offset();
+            // What lies below the log start may have lost its end to a crash. Nobody syncs it.
+            let fits = |end: Offset| if base <= start { end <= base } else { gaps.allow(end, base) };
+            let before = kept.last().filter(|_| segment.size() == 0);
+            let is_stray = before.is_some_and(|before| before.end().is_ok_and(|(_, end)| !fits(end)));
+            if is_stray { strays.push(segment) } else { kept.push(segment) }
         }
+        *segments = kept;
         for stray in strays {
-            segments.retain(|segment| !Arc::ptr_eq(segment, &stray));
             let reason = "an empty segment where the one before doesn't end";
             self.set_aside(std::slice::from_ref(&stray), stray.base_offset(), reason)?;
         }
