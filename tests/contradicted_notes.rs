@@ -55,10 +55,14 @@ fn a_log_that_ends_elsewhere_than_it_was_synced_is_verified_and_what_is_wrong_is
     let (memory, clock, records) = closed();
     let bytes = content(&memory, LAST_LOG);
     let last = bytes.len() / 4 * 3;
-    // The last batch is gone, or says that it ends at a later offset, which its checksum contradicts.
-    let mut longer = bytes.clone();
-    longer[last + 26] ^= 1;
-    for (damaged, cuts) in [(bytes[..last].to_vec(), 0), (longer, 1)] {
+    let changed = |at: usize| {
+        let mut changed = bytes.clone();
+        changed[last + at] ^= 1;
+        changed
+    };
+    // The last batch is gone, or says that it ends at a later offset, which its checksum contradicts, or that it begins at one, which
+    // no checksum covers.
+    for (damaged, cuts) in [(bytes[..last].to_vec(), 0), (changed(26), 1), (changed(6), 1)] {
         let memory = memory.process_crash_image();
         write(&memory, LAST_LOG, &damaged);
         let store = open(Arc::new(memory), &clock);

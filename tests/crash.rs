@@ -262,3 +262,33 @@ fn what_recovery_cuts_is_kept_and_reported() {
     }
     assert!(store.metrics().bytes_cut > 0);
 }
+
+/// What was written before a kill is not verified batch by batch in the same boot of the machine; where the log ends comes from its
+/// last batch, though.
+#[test]
+fn a_damaged_last_batch_does_not_move_the_log_end_after_a_kill() {
+    // Of the base offset, which no checksum covers, and of the last offset delta.
+    for (byte, value) in [(3, 1), (7, 77), (23, 0x40), (24, 1), (26, 5)] {
+        for (policy, flushed, interval) in
+            [("delete", true, "4096"), ("delete", false, "0"), ("compact", true, "0"), ("compact", false, "4096")]
+        {
+            let rig = support::Rig::new(&[("cleanup.policy", policy), ("index.interval.bytes", interval)]);
+            (0..5).for_each(|number| {
+                _ = rig.partition.append(&[Record::keyed("k", &number.to_string())]).unwrap();
+            });
+            if flushed {
+                rig.partition.flush().unwrap();
+            }
+            rig.store.checkpoint().unwrap();
+            let image = rig.memory.process_crash_image();
+            let segment = &rig.partition.segments()[0];
+            let file = image.open(&segment.path(), OpenMode::Write).unwrap();
+            file.write_at(&[value], segment.size() / 5 * 4 + byte).unwrap();
+            let store = open(Arc::new(image), &rig.clock).unwrap();
+            let (partition, report) = (partition_of(&store), &store.open_report().partitions[0]);
+            let case = format!("byte {byte} is {value}, {policy}, flushed: {flushed}: {report:?}");
+            assert_eq!((partition.log_end_offset(), report.cuts.len()), (offset(4), 1), "{case}");
+            assert_eq!(read_all(&partition).len(), 4, "{case}");
+        }
+    }
+}

@@ -93,7 +93,7 @@ impl Segment {
         gaps: Gaps,
         visit: &mut dyn FnMut(&BatchHeader),
     ) -> Result<Recovered, SegmentError> {
-        let (start, next) = self.trusted_start(scan)?;
+        let (start, next) = self.trusted_start(scan, gaps)?;
         let found = self.verify(start, next, gaps, &mut |position, header| {
             self.file_batch(position, u64::from(header.size()), BatchFacts::from(header));
             visit(header);
@@ -106,7 +106,7 @@ impl Segment {
     /// Makes both indexes anew from the batches. They end where the log can't be read on; what it holds is not decided here. Returns
     /// why they do.
     pub(crate) fn rebuild_indexes(&self, closing: ClosingEntry) -> Result<Option<Fault>, SegmentError> {
-        let (start, next) = self.trusted_start(Scan::Whole)?;
+        let (start, next) = self.trusted_start(Scan::Whole, Gaps::Anywhere)?;
         let found = self.verify(start, next, Gaps::Anywhere, &mut |position, header| {
             self.file_batch(position, u64::from(header.size()), BatchFacts::from(header));
         })?;
@@ -231,9 +231,9 @@ impl Segment {
     }
 
     /// Empties the indexes, or keeps what they say of the trusted part. Falls back to the whole file where that part isn't whole.
-    fn trusted_start(&self, scan: Scan) -> Result<(Position, Offset), SegmentError> {
+    fn trusted_start(&self, scan: Scan, gaps: Gaps) -> Result<(Position, Offset), SegmentError> {
         if let Scan::From(trusted) = scan
-            && let Some(start) = self.trust_up_to(trusted)?
+            && let Some(start) = self.trust_up_to(trusted, gaps)?
         {
             return Ok(start);
         }
@@ -242,23 +242,14 @@ impl Segment {
         Ok((Position::ZERO, self.base_offset))
     }
 
-    fn trust_up_to(&self, trusted: Position) -> Result<Option<(Position, Offset)>, SegmentError> {
+    fn trust_up_to(&self, trusted: Position, gaps: Gaps) -> Result<Option<(Position, Offset)>, SegmentError> {
         if trusted.value() > self.size() || !self.offset_index.is_sane(self.size())? || !self.time_index.is_sane()? {
             return Ok(None);
         }
         self.offset_index.truncate_positions(trusted)?;
-        let indexed = self.offset_index.last()?;
-        let mut walk = self.walk(indexed.map_or(Position::ZERO, |(_, position)| position));
-        let (mut end, mut next) = (Position::ZERO, self.base_offset);
-        while end < trusted {
-            let Ok(Some((position, header))) = walk.next_header() else { return Ok(None) };
-            end = position.plus(u64::from(header.size()));
-            next = header.last_offset().next();
-        }
-        if end != trusted {
-            return Ok(None);
-        }
+        let Some(next) = self.sound_end(trusted, gaps)? else { return Ok(None) };
         self.time_index.truncate(next)?;
+        let indexed = self.offset_index.last()?;
         let unindexed_size = trusted.value() - indexed.map_or(0, |(_, position)| position.value());
         let hidden = self.size();
         self.log.publish(trusted.value());
@@ -267,6 +258,28 @@ impl Segment {
         let (greatest, is_exact) = greatest?;
         *self.growth.lock() = Growth { unindexed_size, greatest: Some(greatest), is_exact, first: None };
         Ok(Some((trusted, next)))
+    }
+
+    /// The offset after the batches that end at `end`, without verifying them all; `None` where none ends there. It comes from headers,
+    /// of which a checksum covers some: so the last batch is verified, and none may begin where the one before doesn't end.
+    pub(crate) fn sound_end(&self, end: Position, gaps: Gaps) -> Result<Option<Offset>, SegmentError> {
+        let indexed = self.offset_index.last()?;
+        let mut walk = self.walk(indexed.map_or(Position::ZERO, |(_, position)| position));
+        let (mut last, mut reached, mut next) = (Position::ZERO, Position::ZERO, self.base_offset);
+        while reached < end {
+            let Ok(Some((position, header))) = walk.next_header() else { return Ok(None) };
+            let is_in_place = match indexed {
+                Some((offset, indexed)) if indexed == position => header.last_offset() == offset,
+                _ => self.misplaced(&header, next, gaps).is_none(),
+            };
+            if !is_in_place {
+                return Ok(None);
+            }
+            last = position;
+            reached = position.plus(u64::from(header.size()));
+            next = header.last_offset().next();
+        }
+        Ok((reached == end && self.batch_at(last).is_ok()).then_some(next))
     }
 
     /// Copies what follows the published length to `to` and makes the copy durable. Returns how many bytes that is.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Opening;
 use crate::partition::LogError;
 use crate::segment::{Fault, Gaps, Recovered, Scan, Segment};
-use crate::types::Offset;
+use crate::types::{Offset, Position};
 
 impl Opening<'_> {
     /// Verifies what may be damaged and cuts the log at the first damage. Returns the base offset of the first segment that may hold
@@ -97,11 +97,12 @@ impl Opening<'_> {
         Ok(Some(first))
     }
 
-    /// Whether a log that was closed in order can end at `end`. A longer one than was synced must have a sound batch there.
+    /// Whether a log that was closed in order can end at `end`. A longer one than was synced must show it.
     fn ends_soundly(&self, active: &Segment, end: Offset) -> bool {
         let Some(point) = self.params.recovery_point.filter(|point| *point != end) else { return true };
-        let last = Offset::new(end.value() - 1).and_then(|last| active.find(last).ok().flatten());
-        point < end && last.is_none_or(|(position, _)| active.batch_at(position).is_ok())
+        let is_sound =
+            || active.sound_end(Position::new(active.size()), self.gaps()).is_ok_and(|found| found == Some(end));
+        point < end && is_sound()
     }
 
     /// The first segment that may hold anything that was never synced.
