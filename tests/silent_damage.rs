@@ -85,6 +85,38 @@ fn a_compaction_hides_no_hole() {
 }
 
 #[test]
+fn a_cut_inside_a_batch_hides_no_hole_below_it() {
+    for (lost, cut) in [("segment", 9), ("segment", 11), ("batch", 9), ("end", 7), ("end", 9), ("end", 12)] {
+        let rig = Rig::new(&[]);
+        for number in 0..8 {
+            rig.partition.append(&[Record::new("a"), Record::new("b")]).unwrap();
+            if number % 2 == 1 && number < 7 {
+                rig.partition.roll().unwrap();
+            }
+        }
+        rig.store.clone().close().unwrap();
+        let path = rig.partition.path().join("00000000000000000004.log");
+        let file = rig.memory.open(&path, OpenMode::Write).unwrap();
+        let size = file.size().unwrap() / 2;
+        match lost {
+            "segment" => rig.memory.remove_file(&path).unwrap(),
+            "batch" => file.write_at(&vec![0; usize::try_from(size).unwrap()], size).unwrap(),
+            _ => file.set_size(size).unwrap(),
+        }
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+        let partition = partition_of(&store);
+        let hole = if lost == "segment" { 4 } else { 6 };
+        assert_eq!(kind_at(&partition, hole), Some(ErrorKind::Corrupt), "the {lost} is gone");
+        partition.truncate_to(offset(cut)).ok();
+        append(&partition, "next");
+        store.close().unwrap();
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+        let after = kind_at(&partition_of(&store), hole);
+        assert_eq!(after, Some(ErrorKind::Corrupt), "the {lost} is gone, after a cut to {cut}");
+    }
+}
+
+#[test]
 fn a_lookup_by_time_passes_over_no_hole() {
     let rig = rig();
     let size = batch_size(&rig);

@@ -38,13 +38,21 @@ impl Inner {
         }
         self.hole_before(segment, next).map_or(Ok(()), Err)
     }
+
+    /// Refuses segments with a hole between two of them: what leaves them out, rewrites them, or lets the log have gaps up to there would
+    /// hide it for good.
+    pub(super) fn check_no_holes(&self, segments: &[Arc<Segment>]) -> Result<(), SegmentError> {
+        let unbroken_from = load(&self.unbroken_from);
+        let pairs = segments.iter().zip(segments.iter().skip(1).map(|next| next.base_offset()));
+        pairs
+            .filter(|(_, next)| *next > unbroken_from)
+            .try_for_each(|(segment, next)| self.check_reaches(segment, next))
+    }
 }
 
 impl Partition {
-    /// Refuses segments with a hole between two of them: what leaves them out or rewrites them would hide it for good.
+    /// As [`Inner::check_no_holes`].
     pub(crate) fn check_no_holes(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
-        segments.iter().zip(segments.iter().skip(1)).try_for_each(|(segment, next)| {
-            self.inner.check_reaches(segment, next.base_offset()).map_err(|error| self.inner.wrap(error))
-        })
+        self.inner.check_no_holes(segments).map_err(|error| self.inner.wrap(error))
     }
 }

@@ -26,15 +26,15 @@ use crate::vfs::OpenMode;
 
 impl Partition {
     /// Cuts the log so that its end is `offset`; whatever lies at or above it is gone. A batch that `offset` falls into goes
-    /// whole, and the next record gets `offset` all the same. An `offset` at or above the log end changes nothing; one below the
-    /// first segment empties the log.
+    /// whole, and the next record gets `offset` all the same. An `offset` at or above the log end cuts nothing, and leader epochs that
+    /// begin behind the log end are forgotten; one below the first segment empties the log.
     ///
     /// # Durability
     /// On return the cut survives a power loss.
     ///
     /// # Errors
-    /// [`LogError::Segment`] when the disk fails or the log is damaged at that place. Once the cut has begun, the partition is
-    /// offline after that. [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
+    /// [`LogError::Segment`] when the disk fails or the log is damaged at that place; a cut inside a batch leaves a gap, and is refused
+    /// where a hole below would be taken for one too. Once the cut has begun, the partition is offline after that. [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
     pub fn truncate_to(&self, offset: Offset) -> Result<(), LogError> {
         let _inside = self.inner.enter_writable()?;
         let _structure = self.inner.structure.lock();
@@ -85,6 +85,9 @@ struct CutPlan {
 impl Inner {
     fn cut_end(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
         let Some(plan) = self.plan_cut(offset)? else { return self.start_over(writer, offset) };
+        if plan.end != Some(offset) && load(&self.unbroken_from) < offset {
+            self.check_no_hole_below(&plan, offset).map_err(|error| self.wrap(error))?;
+        }
         self.require_no_marks()?;
         let mark = self.mark_cut(offset)?;
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -106,6 +109,25 @@ impl Inner {
             end => end.ok(),
         };
         Ok(Some(CutPlan { sealed: sealed.to_vec(), last: Arc::clone(last), position, end, dropped }))
+    }
+
+    /// Refuses a cut that lets the log have gaps up to its end, where it has a hole that would be taken for one of them.
+    fn check_no_hole_below(&self, plan: &CutPlan, offset: Offset) -> Result<(), SegmentError> {
+        let kept: Vec<_> = plan.sealed.iter().chain([&plan.last]).cloned().collect();
+        self.check_no_holes(&kept)?;
+        if plan.position.is_none() {
+            let next = plan.dropped.first().map_or(self.offsets.log_end(), |next| next.base_offset());
+            return self.check_reaches(&plan.last, next);
+        }
+        if !plan.last.is_dense() {
+            return Ok(());
+        }
+        // The cut rewrites it, and what it is from then on isn't known to have none.
+        let mut headers = plan.last.headers_from(Offset::ZERO)?;
+        while let Some((_, header)) = headers.next().transpose()?
+            && header.last_offset() < offset
+        {}
+        Ok(())
     }
 
     fn carry_out_cut(&self, writer: &mut Writer, plan: CutPlan, offset: Offset) -> Result<(), LogError> {
