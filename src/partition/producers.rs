@@ -160,8 +160,7 @@ impl ProducerTable {
             return Ok(Some(*known));
         }
         producer.check_epoch(stamp.id, stamp.epoch)?;
-        let expected = producer.next_sequence(stamp.epoch);
-        if stamp.base_sequence != expected {
+        if let Some(expected) = producer.next_sequence(stamp.epoch).filter(|next| *next != stamp.base_sequence) {
             let (producer_id, epoch, got) = (stamp.id, stamp.epoch, stamp.base_sequence);
             return Err(ProducerError::OutOfOrderSequence { producer_id, epoch, got, expected });
         }
@@ -281,10 +280,18 @@ impl Producer {
         self.batches.iter().find(same).filter(|_| self.epoch == stamp.epoch)
     }
 
-    /// The sequence that the next batch of `epoch` must begin with.
-    fn next_sequence(&self, epoch: ProducerEpoch) -> Sequence {
-        let last = self.batches.back().filter(|_| self.epoch == epoch).and_then(|batch| batch.last_sequence);
-        last.map_or(Sequence::ZERO, |last| last.wrapping_add(1))
+    /// The sequence that the next batch of `epoch` must begin with; `None` where the batches before it are forgotten: a snapshot tells
+    /// of the last one only, and a cut may have taken that.
+    fn next_sequence(&self, epoch: ProducerEpoch) -> Option<Sequence> {
+        if epoch != self.epoch {
+            return Some(Sequence::ZERO);
+        }
+        let last = self.batches.back().and_then(|batch| batch.last_sequence);
+        match last {
+            // It has a batch here that began the transaction.
+            None if self.transaction.is_some() => None,
+            last => Some(last.map_or(Sequence::ZERO, |last| last.wrapping_add(1))),
+        }
     }
 
     /// What is known of it from below `end`; `None` for one that is known from behind it only.

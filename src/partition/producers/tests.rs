@@ -245,3 +245,19 @@ fn a_snapshot_after_a_marker_of_a_new_epoch_has_no_batch() {
     assert_eq!((entry.last_sequence, entry.last_offset, entry.offset_delta), (None, None, 0));
     assert_eq!((entry.timestamp, entry.coordinator_epoch), (Some(millis(2000)), Some(0)));
 }
+
+#[test]
+fn behind_a_batch_that_was_cut_with_all_that_is_known_a_transaction_goes_on_with_any_sequence() {
+    let mut log = Log::default();
+    for base_sequence in 0..3 {
+        log.append(in_transaction(stamp(0, base_sequence)), 1).expect("in order");
+    }
+    // A snapshot has the last batch only.
+    let mut restarted = Log { table: ProducerTable::load(&log.table.snapshot(), offset(3)).expect("sound"), end: 3 };
+    let below = restarted.table.snapshot_below(offset(2));
+    restarted = Log { table: ProducerTable::load(&below, offset(2)).expect("sound"), end: 2 };
+    assert_eq!(restarted.append(in_transaction(stamp(0, 2)), 1), Ok(None));
+    assert!(restarted.append(in_transaction(stamp(0, 9)), 1).is_err(), "known again");
+    assert!(restarted.append(stamp(0, 3), 1).is_err(), "the transaction is open");
+    assert_eq!(restarted.append(in_transaction(stamp(1, 0)), 1), Ok(None), "a new epoch begins at zero");
+}
