@@ -226,6 +226,8 @@ pub enum ErrorKind {
     Locked,
     /// The partition went offline after a failed write or sync, or the store is closed.
     Offline,
+    /// What was appended may be in the log or not: it was cut or reopened meanwhile.
+    OutcomeUnknown,
     /// Another process changed the log while it was read; the same call finds what is there now.
     Changed,
     /// A newer producer or transaction coordinator has taken over.

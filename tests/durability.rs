@@ -230,6 +230,32 @@ fn appends_wait_for_the_reopening_of_a_partition_that_is_online_and_go_on_after_
     assert_eq!(values(&rig.partition), ["before", "meanwhile"]);
 }
 
+#[test]
+fn a_durable_append_whose_log_is_cut_before_its_sync_says_that_its_outcome_is_unknown() {
+    let rig = Rig::new(&[]);
+    // The first append of an epoch writes it down, between its batch and its sync.
+    let writing = rig.vfs.block(Hook::at(Operation::Write).path("leader-epoch-checkpoint"));
+    let appending = thread::spawn({
+        let partition = rig.partition.clone();
+        move || durable(&partition, "gone")
+    });
+    assert!(writing.wait_until_reached(Duration::from_secs(20)));
+    let cutting = rig.vfs.block(Hook::at(Operation::Open).path(".truncated"));
+    let cut = thread::spawn({
+        let partition = rig.partition.clone();
+        move || partition.truncate_to(offset(0))
+    });
+    assert!(cutting.wait_until_reached(Duration::from_secs(20)));
+    cutting.release();
+    writing.release();
+    cut.join().unwrap().unwrap();
+    let error = appending.join().unwrap().unwrap_err();
+    assert!(matches!(error, LogError::OutcomeUnknown { .. }) && names_partition(&error), "{error}");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    durable(&rig.partition, "next").unwrap();
+    assert_eq!(values(&rig.partition), ["next"]);
+}
+
 /// Calls to the file system that the first durable append makes after a hundred rolls, with a tick after each few of them or none.
 fn calls_of_a_durable_append_after_rolls(ticks: bool) -> u64 {
     let rig = Rig::new(&[]);

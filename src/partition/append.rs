@@ -98,6 +98,7 @@ impl Partition {
     /// records may or may not survive, and the partition is offline. Where a full disk has no room for the epochs or the aborted
     /// transactions that must be durable with the records, or a file of a sealed segment can't be opened to sync it, the records are
     /// readable and not durable, and the partition stays online: appending them once more stores them twice, unless the producer has an id.
+    /// [`LogError::OutcomeUnknown`] when the log was cut or reopened while the records waited for their sync.
     pub fn append_with(&self, records: &[Record<'_>], durability: Durability) -> Result<Appended, LogError> {
         self.append_compressed(records, Compression::None, durability)
     }

@@ -1,7 +1,5 @@
 //! What can go wrong with a partition: everything here names the topic-partition.
 
-use std::path::PathBuf;
-
 use super::producers::ProducerError;
 use crate::format::FormatError;
 use crate::location::Location;
@@ -20,16 +18,6 @@ pub enum LogError {
         partition: TopicPartition,
         /// What happened.
         source: SegmentError,
-    },
-    /// A checkpoint file of the partition holds something else than it should.
-    #[error("{partition}: {}: {source}", file.display())]
-    Checkpoint {
-        /// The partition.
-        partition: TopicPartition,
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        source: FormatError,
     },
     /// The offset to read, find or delete to lies outside the log.
     #[error("{partition}: offset {got} is out of range, valid are {start} to {end}")]
@@ -111,6 +99,13 @@ pub enum LogError {
         /// The failure's message.
         reason: String,
     },
+    /// The log was cut or reopened while an append waited for its sync: nobody knows whether the records are in the log that stands
+    /// now. The partition is online. Appending them once more may store them twice, unless the producer has an id.
+    #[error("{partition}: the log was cut or reopened before the records were synced, they may be gone")]
+    OutcomeUnknown {
+        /// The partition.
+        partition: TopicPartition,
+    },
     /// The store was closed, or the topic deleted.
     #[error("{partition} is closed")]
     Closed {
@@ -159,7 +154,6 @@ impl LogError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Segment { source, .. } => source.kind(),
-            Self::Checkpoint { source, .. } => source.kind(),
             Self::OffsetOutOfRange { .. } => ErrorKind::OffsetOutOfRange,
             Self::NoRecords { .. }
             | Self::InvalidRecord { .. }
@@ -170,6 +164,7 @@ impl LogError {
             Self::Producer { source, .. } => source.kind(),
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Offline { .. } | Self::Closed { .. } => ErrorKind::Offline,
+            Self::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
             Self::Changed { .. } => ErrorKind::Changed,
             Self::ReadOnly { .. } => ErrorKind::Locked,
         }
@@ -180,7 +175,6 @@ impl LogError {
     pub fn partition(&self) -> &TopicPartition {
         match self {
             Self::Segment { partition, .. }
-            | Self::Checkpoint { partition, .. }
             | Self::OffsetOutOfRange { partition, .. }
             | Self::NoRecords { partition }
             | Self::InvalidRecord { partition, .. }
@@ -189,6 +183,7 @@ impl LogError {
             | Self::Producer { partition, .. }
             | Self::TooLarge { partition, .. }
             | Self::Offline { partition, .. }
+            | Self::OutcomeUnknown { partition }
             | Self::Closed { partition }
             | Self::NotCompacted { partition }
             | Self::InsideCompaction { partition }
@@ -201,16 +196,11 @@ impl LogError {
     #[must_use]
     pub fn location(&self) -> Location {
         let location = Location::unknown().in_partition(self.partition().clone());
-        match self {
-            Self::Segment { source, .. } => {
-                let location = location.in_file(source.file());
-                match source.position() {
-                    Some(position) => location.at_position(position),
-                    None => location,
-                }
-            }
-            Self::Checkpoint { file, .. } => location.in_file(file),
-            _ => location,
+        let Self::Segment { source, .. } = self else { return location };
+        let location = location.in_file(source.file());
+        match source.position() {
+            Some(position) => location.at_position(position),
+            None => location,
         }
     }
 }

@@ -94,8 +94,7 @@ impl Inner {
     pub(super) fn make_durable(&self, end: Offset, written_in: Option<Generation>) -> Result<(), LogError> {
         let is_done = || {
             if written_in.is_some_and(|written_in| written_in != self.generation()) {
-                let reason = "the log was cut or reopened before the append was synced".to_owned();
-                return Err(LogError::Offline { partition: self.id.clone(), reason });
+                return Err(LogError::OutcomeUnknown { partition: self.id.clone() });
             }
             Ok(load(&self.recovery_point) >= end && self.commits.sealed.lock().is_empty())
         };

@@ -265,7 +265,7 @@ pub fn append(partition: &Partition, batch: &Batch, durable: bool) -> Result<Don
 
 fn answer(appended: Result<Appended, LogError>) -> Result<Done, String> {
     let appended = appended.map_err(|error| match error.kind() {
-        ErrorKind::Offline => format!("offline: {error}"),
+        ErrorKind::Offline | ErrorKind::OutcomeUnknown => format!("offline: {error}"),
         _ => error.to_string(),
     })?;
     Ok(Done::Appended {
