@@ -53,7 +53,7 @@ impl Partition {
         let is_new = self.inner.take_snapshot(&mut writer, self.log_end_offset())?;
         let active = Arc::clone(self.inner.list().active());
         drop(writer);
-        self.inner.secure_snapshots(self.log_start_offset())?;
+        self.inner.sync_snapshots_up_to(self.log_start_offset())?;
         if !is_new {
             // Nothing was appended since the last time.
             return Ok(());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{LogError, Partition};
 use crate::format::file_name::is_cut_name;
+use crate::vfs::unless_missing;
 
 /// An amount of `.cut` files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,13 +58,11 @@ impl Partition {
         let before = self.list_cut_files()?;
         let mut removed = CutFiles::default();
         for (name, bytes) in before {
-            match self.inner.vfs.remove_file(&self.inner.dir.join(name)) {
-                Err(error) if !error.is_not_found() => {
-                    self.count_cut_files();
-                    return Err(self.inner.wrap(error));
-                }
-                _ => removed = removed.plus(CutFiles { files: 1, bytes }),
-            }
+            unless_missing(self.inner.vfs.remove_file(&self.inner.dir.join(name))).map_err(|error| {
+                self.count_cut_files();
+                self.inner.wrap(error)
+            })?;
+            removed = removed.plus(CutFiles { files: 1, bytes });
         }
         self.count_cut_files();
         Ok(removed)

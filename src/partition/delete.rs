@@ -17,7 +17,7 @@ use crate::clock::Deadline;
 use crate::format::file_name::FileName;
 use crate::segment::{Segment, SegmentError};
 use crate::types::{ErrorKind, Offset, Timestamp};
-use crate::vfs::OpenMode;
+use crate::vfs::{OpenMode, unless_missing};
 
 /// What has left the log and still stands in the folder.
 #[derive(Debug, Default)]
@@ -297,10 +297,8 @@ impl Inner {
     /// The marks don't come back after the next sync of the folder: whatever lowers the log start syncs it.
     pub(super) fn remove_marks(&self, marks: &mut Vec<PathBuf>) -> Result<(), LogError> {
         while let Some(mark) = marks.last() {
-            match self.vfs.remove_file(mark) {
-                Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
-                _ => drop(marks.pop()),
-            }
+            unless_missing(self.vfs.remove_file(mark)).map_err(|error| self.wrap(error))?;
+            marks.pop();
         }
         self.vfs.sync_dir(&self.dir).map_err(|error| self.wrap(error))
     }

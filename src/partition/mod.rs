@@ -17,7 +17,10 @@
 //! 2. `cleaning`: one compaction at a time.
 //! 3. `structure`: held by whatever takes segments out of the log or replaces them, over all of its I/O.
 //! 4. `writer`, the append lock: held over the write of one batch, over a cut, and for a moment to publish another list.
-//! 5. The locks of `commits`, `removals`, `epochs` and the other fields, each for itself.
+//! 5. `commits.running`: held over a cut and a reopening, so that no sync runs meanwhile.
+//! 6. `removals.marks`: held over the removal of files.
+//! 7. The lock of the store's notes (`notes.rs`), under which the partition tells its line.
+//! 8. The locks of the other fields, for a moment; `epochs` holds one over the writing of its file.
 //!
 //! A writer makes a batch visible in this order: bytes in the file, log end offset, published size. So a reader that sees a batch
 //! also sees a log end offset above it.

@@ -3,7 +3,8 @@
 //!
 //! A note must never outlive what it describes. So before the log is cut, the notes are lowered on disk to what will hold
 //! afterwards ([`Inner::lower_notes`]), and before segments at the log's start are removed, the new log start is noted. The store
-//! keeps the files ([`Notes`]); it takes a partition's line under a lock of its own, and takes no other lock meanwhile.
+//! keeps the files ([`Notes`]); it takes a partition's line under a lock of its own, and meanwhile only the last ones of the partition's
+//! locks (`mod.rs`).
 
 use std::fmt;
 use std::sync::atomic::Ordering;

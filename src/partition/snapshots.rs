@@ -21,7 +21,7 @@ use crate::format::ProducerSnapshot;
 use crate::format::file_name::{FileKind, FileName, Suffix};
 use crate::segment::{Segment, SegmentError, file_path};
 use crate::types::{ErrorKind, Offset, Timestamp};
-use crate::vfs::{IoError, OpenMode, Vfs, VfsFile, read_whole};
+use crate::vfs::{IoError, OpenMode, Vfs, VfsFile, read_whole, unless_missing};
 
 /// The table of a log that was just opened or cut.
 #[derive(Debug, Clone)]
@@ -366,8 +366,5 @@ pub(super) fn write_durable(
 
 /// Removes a snapshot; one that somebody removed before is fine.
 fn remove(vfs: &dyn Vfs, dir: &Path, offset: Offset) -> Result<(), IoError> {
-    match vfs.remove_file(&path_of(dir, offset)) {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    unless_missing(vfs.remove_file(&path_of(dir, offset)))
 }

@@ -19,7 +19,7 @@ use super::{Generation, Inner, LogError, Partition, load, store};
 use crate::clock::Moment;
 use crate::segment::Segment;
 use crate::types::{Offset, Position};
-use crate::vfs::{IoError, OpenMode, read_whole};
+use crate::vfs::{IoError, OpenMode, read_whole, unless_missing};
 
 /// How many sealed segments may wait for a tick before an appender syncs them.
 const SEALED_WAITING_MAX: usize = 8;
@@ -71,7 +71,7 @@ impl Partition {
         }
         let _inside = self.inner.enter_writable()?;
         self.inner.make_durable(self.log_end_offset(), None)?;
-        match self.inner.secure_snapshots(Offset::MAX) {
+        match self.inner.sync_snapshots_up_to(Offset::MAX) {
             // It stays in line: no record rests on it.
             Err(error) if error.failed_to_open() => {}
             secured => secured?,
@@ -271,13 +271,10 @@ impl Inner {
             let path = super::snapshots::path_of(&self.dir, *offset);
             let written = if *has_failed { self.write_snapshot_again(&path) } else { Ok(()) };
             let open = || self.vfs.open(&path, OpenMode::Write);
-            match written.and_then(|()| open()).and_then(|file| file.sync_data()) {
-                Err(error) if !error.is_not_found() => {
-                    self.distrust_snapshot(*offset);
-                    return Err(self.wrap(error));
-                }
-                _ => {}
-            }
+            unless_missing(written.and_then(|()| open()).and_then(|file| file.sync_data())).map_err(|error| {
+                self.distrust_snapshot(*offset);
+                self.wrap(error)
+            })?;
         }
         if !due.is_empty() {
             self.sync_folder()?;
@@ -295,7 +292,7 @@ impl Inner {
 
     /// Makes the pending snapshots durable, names included, if one at or below `offset` is among them. Batches below a snapshot may
     /// go for good only after this: nothing else remembers their producers then.
-    pub(super) fn secure_snapshots(&self, offset: Offset) -> Result<(), LogError> {
+    pub(super) fn sync_snapshots_up_to(&self, offset: Offset) -> Result<(), LogError> {
         let is_due = self.commits.snapshots.lock().first_key_value().is_some_and(|(first, _)| *first <= offset);
         if is_due {
             self.sync_snapshots()?;

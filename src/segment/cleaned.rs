@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::log_file::LOG_SIZE_MAX;
-use super::{BatchFacts, Segment, SegmentError, SegmentOptions, file_path, remove_if_there};
+use super::{BatchFacts, Segment, SegmentError, SegmentOptions, file_path};
 use crate::format::AbortedTransaction;
 use crate::format::file_name::{FileKind, Suffix};
 use crate::types::{Offset, Position, Timestamp};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, unless_missing};
 
 /// Bytes of batches that are collected before they go to the file.
 const WRITE_SIZE: usize = 1024 * 1024;
@@ -35,7 +35,7 @@ struct Files {
 
 impl Files {
     fn remove(&self) -> Result<(), SegmentError> {
-        self.paths.iter().try_for_each(|path| remove_if_there(&*self.vfs, path))
+        Ok(self.paths.iter().try_for_each(|path| unless_missing(self.vfs.remove_file(path)))?)
     }
 }
 

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::error::SegmentError;
 use super::residency::{Kept, Residency, Slot};
-use crate::vfs::{OpenMode, Vfs};
+use crate::vfs::{OpenMode, Vfs, unless_missing};
 
 /// Unwritten entries that are collected before they go to the file, in bytes.
 const WRITE_BEHIND: usize = 4096;
@@ -306,10 +306,7 @@ impl IndexFile {
     }
 
     fn remove_file(&self) -> Result<(), SegmentError> {
-        match self.vfs.remove_file(&self.path()) {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(unless_missing(self.vfs.remove_file(&self.path()))?)
     }
 
     /// Drops all entries and the file with them: the next write makes a new one. Other readers that have mapped the old file keep it.
@@ -329,10 +326,8 @@ impl IndexFile {
     }
 
     fn move_file(&self, to: PathBuf) -> Result<(), SegmentError> {
-        match self.vfs.rename(&self.path(), &to) {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => *self.path.write() = to,
-        }
+        unless_missing(self.vfs.rename(&self.path(), &to))?;
+        *self.path.write() = to;
         Ok(())
     }
 }

@@ -34,7 +34,7 @@ pub(crate) use residency::Residency;
 use crate::format::file_name::{FileKind, FileName, Suffix};
 use crate::format::{AbortedTransaction, BatchHeader, FormatError, RecordBatch};
 use crate::types::{Offset, Position, Timestamp};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, unless_missing};
 use log_file::LogFile;
 use offset_index::{OffsetIndex, relative};
 use time_index::TimeIndex;
@@ -109,13 +109,6 @@ pub(crate) fn file_path(dir: &Path, kind: FileKind, base: Offset, suffix: Suffix
     dir.join(FileName::numbered(kind, base).with_suffix(suffix).to_string())
 }
 
-fn remove_if_there(vfs: &dyn Vfs, path: &Path) -> Result<(), SegmentError> {
-    match vfs.remove_file(path) {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
 fn create_file(vfs: &dyn Vfs, path: &Path, options: &SegmentOptions) -> Result<(), SegmentError> {
     let file = vfs.open(path, crate::vfs::OpenMode::Truncate)?;
     if options.preallocate > 0 {
@@ -150,7 +143,7 @@ impl Segment {
             return Err(failed(error));
         }
         if let Err(error) = vfs.rename(&draft, &path) {
-            let is_left_behind = replaces || remove_if_there(&*vfs, &path).is_err();
+            let is_left_behind = replaces || unless_missing(vfs.remove_file(&path)).is_err();
             vfs.remove_file(&draft).ok();
             return Err(CreateFailed { error: error.into(), is_left_behind });
         }
@@ -534,7 +527,7 @@ impl Segment {
 
     /// Removes all its files at once: a replacement that isn't wanted.
     pub(crate) fn remove(&self) -> Result<(), SegmentError> {
-        self.paths().iter().try_for_each(|path| remove_if_there(&*self.vfs, path))
+        Ok(self.paths().iter().try_for_each(|path| unless_missing(self.vfs.remove_file(path)))?)
     }
 
     /// The error of a batch that can't be read here.

@@ -170,17 +170,17 @@ impl Segment {
                     end = batch.last_offset().next();
                     at = at.plus(u64::from(batch.header().size()));
                 }
-                Next::End if at > Position::ZERO => break,
-                Next::Damage(source) => return Err(damage(source)),
-                Next::Batch(_) | Next::End => {
-                    let (field, expected) = ("baseOffset", "a batch above those before it");
-                    return Err(damage(FormatError::Invalid {
-                        field,
-                        position: Position::ZERO,
-                        expected,
-                        got: end.value(),
-                    }));
+                Next::Batch(batch) => {
+                    let (field, expected) = ("baseOffset", "an offset above those of the batches before it");
+                    let (position, got) = (Position::ZERO, batch.header().base_offset().value());
+                    return Err(damage(FormatError::Invalid { field, position, expected, got }));
                 }
+                Next::End if at > Position::ZERO => break,
+                Next::End => {
+                    let (needed, position) = (BatchHeader::PEEK_SIZE as u64, Position::ZERO);
+                    return Err(damage(FormatError::Incomplete { what: "batch", position, needed, available: 0 }));
+                }
+                Next::Damage(source) => return Err(damage(source)),
             }
         }
         Ok(end)

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::error::SegmentError;
 use crate::format::{AbortedTransaction, BatchHeader, FormatError};
 use crate::types::{ErrorKind, Offset, Position};
-use crate::vfs::{IoError, OpenMode, Vfs, replace_whole};
+use crate::vfs::{OpenMode, Vfs, replace_whole, unless_missing};
 
 const ENTRY: usize = AbortedTransaction::SIZE;
 
@@ -295,13 +295,6 @@ impl TxnIndex {
         let mut state = waiting.unwrap_or_else(|| self.state.lock());
         state.path = to;
         Ok(())
-    }
-}
-
-fn unless_missing(result: Result<(), IoError>) -> Result<(), IoError> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
     }
 }
 

@@ -11,8 +11,8 @@
 //!
 //! [`NoteKeeper`] holds a line for each partition and is the only one to write the files. A partition that is about to cut its log
 //! has its line lowered there; a checkpoint asks every partition for its line. Both happen under the keeper's lock, so that no
-//! checkpoint brings an old line back. The lock is the last one that anybody takes, and held over the writing of the files: appends
-//! don't wait for it.
+//! checkpoint brings an old line back. The lock is held over the writing of the files, and whoever holds it takes no locks but the last ones of a partition
+//! (`partition/mod.rs`). Appends don't wait for it, unless the opening could not write the files.
 //!
 //! A damaged file never keeps a store from opening: it is reported, and the last column holds. Each file is replaced
 //! as a whole, and one that would not change is left alone, so that an idle store writes nothing.
@@ -31,7 +31,7 @@ use crate::format::{
 use crate::name::{PartitionId, TopicName, TopicPartition};
 use crate::partition::{NoteLine, Notes, Partition, Unbroken, VerifiedPoint};
 use crate::types::Offset;
-use crate::vfs::{IoError, Vfs, read_whole, replace_whole};
+use crate::vfs::{IoError, Vfs, read_whole, replace_whole, unless_missing};
 
 /// What the files said when the store was opened.
 #[derive(Debug, Default)]
@@ -281,10 +281,7 @@ fn verified(vfs: &dyn Vfs, lines: &LinesById) -> Option<(&'static str, Vec<u8>)>
 
 /// Forgets what was verified, before anything changes that it speaks of.
 pub(super) fn forget_verified(vfs: &dyn Vfs, root: &Path) -> Result<(), IoError> {
-    match vfs.remove_file(&root.join(layout::VERIFIED_POINTS)) {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
+    unless_missing(vfs.remove_file(&root.join(layout::VERIFIED_POINTS)))
 }
 
 /// Whether the store was stopped in order.

@@ -11,7 +11,7 @@ use crate::clock::{Clock, Deadline};
 use crate::format::file_name::PartitionDirName;
 use crate::name::TopicName;
 use crate::types::Timestamp;
-use crate::vfs::{IoError, Vfs};
+use crate::vfs::{IoError, Vfs, unless_missing};
 
 /// The most files that one step removes.
 const STEP_COUNT: usize = 1024;
@@ -73,16 +73,12 @@ fn remove_tree(vfs: &dyn Vfs, dir: &Path, depth: u32, budget: &mut usize) -> Res
         *budget -= 1;
         let path = dir.join(&entry.name);
         if !entry.is_dir {
-            forgive_missing(vfs.remove_file(&path))?;
+            unless_missing(vfs.remove_file(&path))?;
         } else if !remove_tree(vfs, &path, depth - 1, budget)? {
             return Ok(false);
         }
     }
-    forgive_missing(vfs.remove_dir(dir)).map(|()| true)
-}
-
-fn forgive_missing(result: Result<(), IoError>) -> Result<(), IoError> {
-    result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+    unless_missing(vfs.remove_dir(dir)).map(|()| true)
 }
 
 /// Renames, durably, the folders of all partitions of `topic`, so that nobody takes them for live ones; returns the new

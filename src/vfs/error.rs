@@ -67,3 +67,13 @@ impl IoError {
         }
     }
 }
+/// The result of a call on a file that need not be there.
+///
+/// # Errors
+/// `result`'s, other than that the file is missing.
+pub(crate) fn unless_missing(result: Result<(), IoError>) -> Result<(), IoError> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}

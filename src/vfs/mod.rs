@@ -29,6 +29,7 @@ use bytes::Bytes;
 
 pub use disk::DiskVfs;
 pub use error::IoError;
+pub(crate) use error::unless_missing;
 pub use faulty::{Effect, Fault, FaultyVfs, Gate, Hook, Operation, PathFilter};
 pub use memory::MemoryVfs;
 pub(crate) use whole_file::{read_whole, replace_whole};

@@ -14,7 +14,7 @@ use crate::partition::notes::NoteLine;
 use crate::partition::{LogError, Partition};
 use crate::segment::{Segment, file_path};
 use crate::types::{Offset, Position};
-use crate::vfs::{OpenMode, read_whole, replace_whole};
+use crate::vfs::{OpenMode, read_whole, replace_whole, unless_missing};
 
 impl Opening<'_> {
     /// Reports the cuts of earlier openings that nobody has read of, as far as they were carried out, and remembers those that were
@@ -140,10 +140,7 @@ impl Opening<'_> {
             self.io(self.params.vfs.rename(file, moved_to))?;
             for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex, FileKind::Snapshot] {
                 let path = file_path(&self.params.dir, kind, segment.base_offset(), Suffix::None);
-                match self.params.vfs.remove_file(&path) {
-                    Err(error) if !error.is_not_found() => return Err(self.wrap(error)),
-                    _ => {}
-                }
+                self.io(unless_missing(self.params.vfs.remove_file(&path)))?;
             }
             self.sync_dir()?;
         }

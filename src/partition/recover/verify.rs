@@ -30,7 +30,7 @@ impl Opening<'_> {
         let unsynced = if self.params.clean { first } else { first.min(self.first_unsynced(segments)) };
         let unsynced_from = segments.get(unsynced).map(|segment| segment.base_offset());
         let gaps = self.gaps();
-        let mut end = if first == 0 { self.noted_start(segments) } else { None };
+        let mut end = if first == 0 { self.due_start(segments) } else { None };
         let mut index = first;
         while let Some(segment) = segments.get(index).cloned() {
             if let Some(reason) = gap_reason(end, segment.base_offset(), gaps) {
@@ -71,7 +71,7 @@ impl Opening<'_> {
 
     /// Where a log must begin whose first segment is to be verified: at its start, if that is noted; anywhere below the recovery
     /// point.
-    fn noted_start(&self, segments: &[Arc<Segment>]) -> Option<Offset> {
+    fn due_start(&self, segments: &[Arc<Segment>]) -> Option<Offset> {
         let unbroken = self.params.unbroken.filter(|_| self.restarted_at.is_none())?;
         let start = unbroken.log_start.max(self.noted_start.unwrap_or(Offset::ZERO));
         let start = start.max(self.params.recovery_point.unwrap_or(Offset::ZERO));
