@@ -1,13 +1,13 @@
 //! Old segments leave by time, by size or below the log start, their files go later, and whoever reads one finishes.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use stratalog::vfs::{FaultyVfs, Hook, Operation};
-use stratalog::{Clock as _, ErrorKind, TickReport};
+use stratalog::vfs::{FaultyVfs, Hook, OpenMode, Operation, Vfs};
+use stratalog::{Clock as _, ErrorKind, MaintenanceWork, TickReport};
 use support::{Rig, append, append_at, at, bases, offset, open, partition_of, read_all};
 
 const KEEP: [(&str, &str); 2] = [("retention.ms", "-1"), ("file.delete.delay.ms", "1000")];
@@ -136,4 +136,85 @@ fn what_is_appended_and_rolled_while_retention_looks_at_ages_stays() {
     let left = read_all(&partition);
     assert_eq!(left.iter().filter(|(_, value)| value == "young").count(), 5, "{left:?}");
     assert!(partition.log_start_offset() <= offset(4));
+}
+
+/// A rig whose first segment has five equal batches of these times, closed, with the header of one batch damaged.
+fn damaged(times: [i64; 5], batch: u64, entries: &[(&str, &str)]) -> Rig {
+    let rig = Rig::new(entries);
+    times.iter().for_each(|time| _ = append_at(&rig.partition, "v", *time));
+    rig.partition.roll().unwrap();
+    append_at(&rig.partition, "w", 100_002);
+    rig.store.clone().close().unwrap();
+    let log = rig.memory.open(&rig.partition.path().join(format!("{:020}.log", 0)), OpenMode::Write).unwrap();
+    log.write_at(&[0; 40], batch * log.size().unwrap() / 5 + 8).unwrap();
+    log.set_modified(at(100_001)).unwrap();
+    rig
+}
+
+#[test]
+fn a_segment_whose_age_damage_hides_stays_and_one_step_says_why() {
+    let entries =
+        |interval| [("index.interval.bytes", interval), ("retention.ms", "50000"), ("file.delete.delay.ms", "0")];
+    for interval in ["0", "4096"] {
+        for batch in 0..5 {
+            let rig = damaged([0, 100_000, 0, 100_001, 0], batch, &entries(interval));
+            let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+            for now in [100_002, 115_002, 150_000] {
+                _ = store.tick(at(now)).unwrap();
+                let start = partition_of(&store).log_start_offset();
+                assert_eq!(start, offset(0), "interval {interval}, batch {batch}: young records are intact");
+            }
+            // By its file and by what can be read of it the segment has outlived the limit.
+            let failures: Vec<_> = (1..4).flat_map(|n| store.tick(at(200_000 * n)).unwrap().failures).collect();
+            assert_eq!(failures.len(), 1, "interval {interval}, batch {batch}: {failures:?}");
+            assert_eq!(failures[0].work, MaintenanceWork::Retention);
+            assert_eq!(failures[0].kind(), ErrorKind::Corrupt);
+            assert_eq!(bases(&partition_of(&store))[0], 0);
+        }
+    }
+}
+
+#[test]
+fn a_segment_whose_age_damage_hides_goes_by_size_and_below_the_log_start() {
+    for by_size in [true, false] {
+        let limit = if by_size { "1" } else { "-1" };
+        let entries = [("retention.bytes", limit), ("retention.ms", "50000"), ("file.delete.delay.ms", "0")];
+        let rig = damaged([0, 100_000, 0, 100_001, 0], 3, &entries);
+        let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+        if !by_size {
+            partition_of(&store).delete_records_before(offset(5)).unwrap();
+        }
+        let failures = store.tick(at(100_002)).unwrap().failures;
+        assert!(failures.is_empty(), "by size: {by_size}: {failures:?}");
+        assert_eq!(bases(&partition_of(&store)), [5], "by size: {by_size}");
+    }
+}
+
+#[test]
+fn damage_before_the_end_of_an_active_segment_keeps_nobody_from_appending_and_rolling() {
+    let rig = Rig::new(&[("index.interval.bytes", "0"), ("retention.ms", "50000")]);
+    [0, 100_000, 0, 100_001, 0].iter().for_each(|time| _ = append_at(&rig.partition, "v", *time));
+    rig.store.clone().close().unwrap();
+    let log = rig.memory.open(&rig.partition.path().join(format!("{:020}.log", 0)), OpenMode::Write).unwrap();
+    let size = log.size().unwrap() / 5;
+    log.write_at(&[0; 40], 3 * size + 8).unwrap();
+    let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+    let partition = partition_of(&store);
+    assert_eq!(partition.log_end_offset(), offset(5), "an orderly stop: only the end is looked at");
+    assert_eq!(append_at(&partition, "v", 10), 5);
+    partition.roll().unwrap();
+    assert_eq!(append_at(&partition, "w", 100_002), 6);
+    // What is left to read is old. What the damage hides may not be, and no index was told otherwise.
+    for is_reopened in [false, true] {
+        let store = if is_reopened {
+            store.clone().close().unwrap();
+            open(Arc::new(rig.memory.clone()), &rig.clock)
+        } else {
+            store.clone()
+        };
+        let partition = partition_of(&store);
+        assert!(partition.segments()[0].largest_timestamp().is_err(), "reopened: {is_reopened}");
+        _ = store.tick(at(100_002)).unwrap();
+        assert_eq!(partition.log_start_offset(), offset(0), "reopened: {is_reopened}");
+    }
 }

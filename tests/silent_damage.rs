@@ -280,3 +280,20 @@ fn a_batch_that_was_taken_out_is_missed_by_a_read_of_any_length() {
         assert_eq!(kind_at(&partition_of(&store), 4), Some(ErrorKind::Corrupt));
     }
 }
+
+#[test]
+fn a_compaction_that_needs_an_age_which_damage_hides_gives_up_once() {
+    let rig = Rig::new(&[("cleanup.policy", "compact"), ("min.compaction.lag.ms", "50000")]);
+    for time in [0, 100_000, 0, 100_001, 0] {
+        rig.partition.append(&[Record::keyed("k", "value").timestamp(at(time))]).unwrap();
+    }
+    rig.partition.roll().unwrap();
+    rig.store.clone().close().unwrap();
+    zero(&rig, 3 * batch_size(&rig) + 8, 40);
+    let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+    let failures: Vec<_> = (0..3).flat_map(|n| store.tick(at(100_002 + n)).unwrap().failures).collect();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    let partition = partition_of(&store);
+    assert!(partition.uncleanable().is_some());
+    is_corrupt(partition.compact());
+}

@@ -188,7 +188,8 @@ impl Partition {
     }
 }
 
-/// What of a partition is to be compacted. `None` of its facts are read that its settings don't ask for.
+/// What of a partition is to be compacted. `None` of its facts are read that its settings don't ask for. Damage that hides an age marks
+/// the partition.
 pub(super) fn extent(partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<Extent, LogError> {
     // In this order: whatever is appended in between is above the last stable offset that was read.
     let (last_stable, log_start) = (partition.last_stable_offset(), partition.log_start_offset());
@@ -196,7 +197,7 @@ pub(super) fn extent(partition: &Partition, settings: &TopicSettings, now: Times
     let segments = partition.segments();
     let spans: Result<Vec<_>, SegmentError> =
         segments.iter().zip(segments.iter().skip(1)).map(|(segment, next)| span(segment, next, settings)).collect();
-    let sealed = spans.map_err(|error| LogError::segment(partition.id(), error))?;
+    let sealed = spans.map_err(|error| give_up_if_damaged(partition, LogError::segment(partition.id(), error)))?;
     let log_end = partition.log_end_offset();
     Ok(Extent::of(&LogFacts { sealed: &sealed, log_start, log_end, last_stable, compacted_to }, settings, now))
 }
@@ -223,16 +224,21 @@ pub(super) fn compact(
     let run = Run { partition, generation, settings, extent, now, options };
     let begun = partition.clock().now();
     let result = run.run();
-    match &result {
-        Ok(report) => partition.counters().compactions.add(u64::from(report.is_complete)),
-        Err(error) if is_about_the_bytes(error.kind()) => {
-            partition.set_uncleanable(error.to_string());
-        }
-        Err(_) => {}
+    if let Ok(report) = &result {
+        partition.counters().compactions.add(u64::from(report.is_complete));
     }
     let ended = partition.clock().now();
     let duration = Duration::from_millis(u64::try_from(ended.millis_since(begun)).unwrap_or(0));
-    result.map(|report| CompactionReport { duration, ..report })
+    let result = result.map(|report| CompactionReport { duration, ..report });
+    result.map_err(|error| give_up_if_damaged(partition, error))
+}
+
+/// Marks the partition for an error that would come again.
+fn give_up_if_damaged(partition: &Partition, error: LogError) -> LogError {
+    if is_about_the_bytes(error.kind()) {
+        partition.set_uncleanable(error.to_string());
+    }
+    error
 }
 
 /// Whether reading the same bytes again ends in the same error. What the operating system refuses passes: a full disk, no

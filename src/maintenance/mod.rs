@@ -132,7 +132,7 @@ impl TickReport {
             partition.delete_expired(|segments, start, end| retention::expired(segments, settings, start, end, now))?;
         self.expired_bytes += expired.bytes;
         self.expired_segments += expired.segments;
-        Ok(())
+        expired.kept_for.map_or(Ok(()), Err)
     }
 
     /// Compacts each partition that is due: those overdue first, then the dirtiest. As many logs as are eligible now, each once.

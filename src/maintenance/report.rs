@@ -66,7 +66,8 @@ impl TickReport {
 pub enum MaintenanceWork {
     /// Syncing a partition by `flush.ms`.
     Flush,
-    /// Taking segments out of a log by `retention.ms`, `retention.bytes` or the log start offset.
+    /// Taking segments out of a log by `retention.ms`, `retention.bytes` or the log start offset. A damaged segment that looks old
+    /// enough for `retention.ms` stays, since what can't be read may be younger; of each such segment one step tells.
     Retention,
     /// Compacting a partition.
     Compaction,

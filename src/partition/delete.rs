@@ -5,10 +5,12 @@
 //! mark is an empty file, which a full disk has room for, and goes with the next checkpoint, when the notes say the same: those of all
 //! partitions are written together, so that a tick over many writes them once. A file that can't be renamed stays in line for the
 //! next try, and so does one whose producers no durable snapshot tells of. Opening passes over whatever lies below the log start.
+//!
+//! Ages come from the batches. A damaged one may have been the youngest, so no segment goes by age that can't be walked whole.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -28,6 +30,8 @@ pub(super) struct Removals {
     returning: Mutex<Option<Offset>>,
     /// The marks of the log start. Whoever removes segments holds this lock throughout.
     marks: Mutex<Marks>,
+    /// The segment of unknown age that a retention pass told of last.
+    told: Mutex<Weak<Segment>>,
 }
 
 /// Files whose names say where the log starts.
@@ -48,7 +52,7 @@ pub(crate) struct SettledMarks {
 impl Removals {
     pub(super) fn new(marks: Vec<PathBuf>) -> Self {
         let marks = Marks { paths: marks, removals: 0 };
-        Self { waiting: Mutex::default(), returning: Mutex::default(), marks: Mutex::new(marks) }
+        Self { marks: Mutex::new(marks), ..Self::default() }
     }
 
     /// Sees to marks that stand in the folder, too.
@@ -73,17 +77,48 @@ impl Removals {
         *self.returning.lock() = base;
     }
 
+    /// Notes that somebody is told of a segment of unknown age; returns whether that is news.
+    fn tell(&self, segment: &Arc<Segment>) -> bool {
+        let mut told = self.told.lock();
+        let is_news = !std::ptr::eq(told.as_ptr(), Arc::as_ptr(segment));
+        *told = Arc::downgrade(segment);
+        is_news
+    }
+
     pub(super) fn holds(&self, segment: &Arc<Segment>) -> bool {
         self.waiting.lock().iter().any(|other| Arc::ptr_eq(other, segment))
     }
 }
 
 /// What a retention pass took out of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Expired {
     pub segments: usize,
     /// Bytes of their `.log` files.
     pub bytes: u64,
+    /// The damage for which a segment stayed that looks old enough to go. Of each segment it is told once.
+    pub kept_for: Option<LogError>,
+}
+
+/// What verifying the ages of segments came to.
+struct Ages {
+    /// How many of the oldest segments look as if they could go.
+    candidates: usize,
+    /// Those of them whose ages damage hides, and the damage.
+    unknown: Vec<(Offset, SegmentError)>,
+}
+
+impl Ages {
+    fn is_unknown(&self, segment: &Segment) -> bool {
+        self.unknown.iter().any(|(base, _)| *base == segment.base_offset())
+    }
+}
+
+/// What is to leave a log.
+struct Doomed {
+    segments: Vec<Arc<Segment>>,
+    /// What stays for want of an age.
+    kept: Option<(Arc<Segment>, SegmentError)>,
 }
 
 impl Partition {
@@ -117,18 +152,18 @@ impl Partition {
         let _structure = self.inner.structure.lock();
         // What an earlier pass could not remove goes first.
         self.inner.finish_removals()?;
-        let doomed = self.inner.take_expired(&|facts| {
+        let Doomed { segments, kept } = self.inner.take_expired(&|facts| {
             let (start, end) = (self.log_start_offset(), self.high_watermark());
             count(facts, start, end)
         })?;
-        if doomed.is_empty() {
-            return Ok(Expired::default());
+        if !segments.is_empty() {
+            self.inner.counters.segments_deleted.add(segments.len() as u64);
+            self.inner.counters.bytes_deleted.add(size_of(&segments));
+            self.inner.finish_removals()?;
         }
-        let expired = Expired { segments: doomed.len(), bytes: doomed.iter().map(|segment| segment.size()).sum() };
-        self.inner.counters.segments_deleted.add(expired.segments as u64);
-        self.inner.counters.bytes_deleted.add(expired.bytes);
-        self.inner.finish_removals()?;
-        Ok(expired)
+        let news = kept.filter(|(segment, _)| self.inner.removals.tell(segment));
+        let kept_for = news.map(|(_, damage)| self.inner.wrap(damage));
+        Ok(Expired { segments: segments.len(), bytes: size_of(&segments), kept_for })
     }
 
     /// The marks of the log start, if there are any, once all that was removed under them is gone durably. They may go when the
@@ -184,30 +219,36 @@ impl SettledMarks {
     }
 }
 
+fn size_of(segments: &[Arc<Segment>]) -> u64 {
+    segments.iter().map(|segment| segment.size()).sum()
+}
+
 impl Inner {
-    /// What retention decides on, oldest segment first.
-    fn segment_facts(&self) -> Result<Vec<SegmentFacts>, LogError> {
+    /// What retention decides on, oldest segment first. The age of a damaged segment is a guess, unless it `is_unknown`.
+    fn segment_facts(&self, is_unknown: &dyn Fn(&Segment) -> bool) -> Result<Vec<SegmentFacts>, LogError> {
         let list = self.list();
         let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain([self.offsets.log_end()]);
         let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
             let largest_timestamp = match segment.largest_timestamp() {
+                _ if is_unknown(segment) => None,
                 Ok(Some(timestamp)) => Some(timestamp),
-                Err(error @ SegmentError::Io(_)) => return Err(error),
-                _ => segment.modified()?,
+                Ok(None) | Err(SegmentError::Format { .. }) => segment.modified()?,
+                Err(error) => return Err(error),
             };
             Ok(SegmentFacts { size: segment.size(), largest_timestamp, end_offset })
         });
-        facts.collect::<Result<_, crate::segment::SegmentError>>().map_err(|error| self.wrap(error))
+        facts.collect::<Result<_, SegmentError>>().map_err(|error| self.wrap(error))
     }
 
     /// Decides which segments go and takes them out of the log, under one lock: an append or a roll in between would make the
     /// decision one about another log.
-    fn take_expired(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<Vec<Arc<Segment>>, LogError> {
-        let verified = self.verify_ages(count)?;
+    fn take_expired(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<Doomed, LogError> {
+        let ages = self.verify_ages(count)?;
         let mut writer = self.writer.lock();
-        let count = count(&self.segment_facts()?).min(verified);
+        let count = count(&self.segment_facts(&|segment| ages.is_unknown(segment))?).min(ages.candidates);
+        let kept = self.kept_for_damage(ages, count);
         if count == 0 {
-            return Ok(Vec::new());
+            return Ok(Doomed { segments: Vec::new(), kept });
         }
         self.check_online()?;
         if count > self.list().sealed().len() && self.list().active().size() > 0 {
@@ -219,26 +260,36 @@ impl Inner {
             }
         }
         let list = self.list();
-        let doomed: Vec<_> = list.sealed().iter().take(count).cloned().collect();
-        let kept = list.without_first(doomed.len());
+        let segments: Vec<_> = list.sealed().iter().take(count).cloned().collect();
+        let left = list.without_first(segments.len());
         // They wait before they leave: whoever notes the log start must know that they still have their names.
-        self.removals.waiting.lock().extend(doomed.iter().cloned());
-        self.raise_log_start(kept.first().base_offset());
-        *self.segments.write() = kept;
-        Ok(doomed)
+        self.removals.waiting.lock().extend(segments.iter().cloned());
+        self.raise_log_start(left.first().base_offset());
+        *self.segments.write() = left;
+        Ok(Doomed { segments, kept })
     }
 
     /// Sees to it that the ages of what would go now come from the batches and not from an index: a damaged index must cost
-    /// time, not records. Returns how many segments that are.
-    fn verify_ages(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<usize, LogError> {
-        let (list, count) = (self.list(), count(&self.segment_facts()?));
-        for segment in list.iter().take(count) {
-            // A damaged batch doesn't keep the log from being bounded: the index, or else the file's age, decides.
-            if let Err(error @ SegmentError::Io(_)) = segment.exact_greatest() {
-                return Err(self.wrap(error));
+    /// time, not records.
+    fn verify_ages(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<Ages, LogError> {
+        let (list, candidates) = (self.list(), count(&self.segment_facts(&|_| false)?));
+        let mut unknown = Vec::new();
+        for segment in list.iter().take(candidates) {
+            match segment.exact_greatest() {
+                Ok(_) => {}
+                Err(damage @ SegmentError::Format { .. }) => unknown.push((segment.base_offset(), damage)),
+                Err(error) => return Err(self.wrap(error)),
             }
         }
-        Ok(count)
+        Ok(Ages { candidates, unknown })
+    }
+
+    /// The first segment that stays, and the damage that hides its age, if that is why it does.
+    fn kept_for_damage(&self, ages: Ages, count: usize) -> Option<(Arc<Segment>, SegmentError)> {
+        let list = self.list();
+        let kept = list.iter().take(ages.candidates).nth(count)?;
+        let (_, damage) = ages.unknown.into_iter().find(|(base, _)| *base == kept.base_offset())?;
+        Some((Arc::clone(kept), damage))
     }
 
     fn raise_log_start(&self, offset: Offset) {

@@ -4,7 +4,7 @@
 //! wrong, and the search begins at the file's start. So a damaged index costs time and hides nothing.
 
 use super::log_file::HeaderWalk;
-use super::{Segment, SegmentError};
+use super::{Growth, Segment, SegmentError, Source};
 use crate::format::{BatchHeader, RecordBatch};
 use crate::types::{Offset, Position, Timestamp};
 
@@ -127,45 +127,61 @@ impl Segment {
 
     /// The greatest timestamp with the last offset of its batch: the time index's last entry, or a later batch's.
     pub(crate) fn greatest(&self) -> Result<Greatest, SegmentError> {
-        if let Some(known) = self.growth.lock().greatest {
+        if let Some(known) = self.growth.lock().known_greatest() {
             return Ok(known);
         }
-        let (found, is_exact) = self.glance(Self::find_greatest)?;
+        let (found, source) = self.glance(Self::find_greatest)?;
         let mut growth = self.growth.lock();
         if growth.greatest.is_none() {
-            growth.is_exact = is_exact;
+            growth.greatest = Some(found);
+            growth.source = source;
         }
-        Ok(*growth.greatest.get_or_insert(found))
+        Ok(growth.known_greatest().unwrap_or(found))
     }
 
-    /// As [`Segment::greatest`], by the batches alone: whatever removes records by their age must not believe an index.
+    /// Looks up the greatest timestamp, which appending keeps up from then on. Damage that hides it keeps nobody from appending.
+    pub(super) fn look_up_greatest(&self) -> Result<(), SegmentError> {
+        if self.growth.lock().greatest.is_some() {
+            return Ok(());
+        }
+        match self.greatest() {
+            Err(SegmentError::Format { .. }) => {
+                let mut growth = self.growth.lock();
+                *growth = Growth { first: growth.first, ..Growth::behind_damage(growth.unindexed_size) };
+                Ok(())
+            }
+            found => found.map(|_| ()),
+        }
+    }
+
+    /// As [`Segment::greatest`], by the batches alone: whatever removes records by their age must not believe an index. Damage
+    /// anywhere is an error.
     pub(crate) fn exact_greatest(&self) -> Result<Greatest, SegmentError> {
         let greatest = self.greatest()?;
-        if self.growth.lock().is_exact {
+        if self.growth.lock().source == Source::Batches {
             return Ok(greatest);
         }
         let found = self.glance(|segment| greatest_of(segment.walk(Position::ZERO), None))?;
         let mut growth = self.growth.lock();
+        if growth.source == Source::Remains {
+            return Ok(found);
+        }
         // A batch that was appended meanwhile may have a greater one.
         let appended = growth.greatest.flatten().filter(|known| Some(*known) != greatest);
         let is_greater = |known: &(Timestamp, Offset)| found.is_none_or(|(timestamp, _)| known.0 > timestamp);
         growth.greatest = Some(appended.filter(is_greater).or(found));
-        growth.is_exact = true;
+        growth.source = Source::Batches;
         Ok(growth.greatest.flatten())
     }
 
-    /// The greatest timestamp, and whether no index had a part in it.
-    pub(super) fn find_greatest(&self) -> Result<(Greatest, bool), SegmentError> {
+    /// The greatest timestamp and what it comes from. A walk that damage ends says nothing: a batch behind it may have a greater one.
+    pub(super) fn find_greatest(&self) -> Result<(Greatest, Source), SegmentError> {
         // An index that lost its last entries says what was true when its last one was written: the walk goes on from there, and
         // usually that is the last batch.
         let last = self.time_index.last().unwrap_or_default();
-        let walk = last.and_then(|entry| self.walk_to_entry(entry));
-        let (known, is_exact) = (last.filter(|_| walk.is_some()), walk.is_none());
-        let walk = walk.unwrap_or_else(|| self.walk(Position::ZERO));
-        match greatest_of(walk, known) {
-            // The other index leads behind the damage, to where the log goes on.
-            Err(SegmentError::Format { .. }) => Ok((greatest_of(self.walk_from(Offset::MAX)?, known)?, false)),
-            found => Ok((found?, is_exact)),
+        match last.and_then(|entry| self.walk_to_entry(entry)) {
+            Some(walk) => Ok((greatest_of(walk, last)?, Source::Index)),
+            None => Ok((greatest_of(self.walk(Position::ZERO), None)?, Source::Batches)),
         }
     }
 

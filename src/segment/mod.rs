@@ -78,16 +78,38 @@ struct Growth {
     unindexed_size: u64,
     /// The greatest timestamp and the last offset of its batch; `None` in the outer option: not looked up yet.
     greatest: Option<Option<(Timestamp, Offset)>>,
-    /// Whether `greatest` comes from the batches alone. Otherwise the time index had a part in it.
-    is_exact: bool,
+    /// What `greatest` comes from.
+    source: Source,
     /// The first batch's greatest timestamp, likewise.
     first: Option<Option<Timestamp>>,
+}
+
+/// What a greatest timestamp comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Source {
+    /// The batches alone, all of them.
+    Batches,
+    /// The time index had a part in it.
+    #[default]
+    Index,
+    /// What was appended behind damage. A damaged batch may have had a greater one, so no index and no answer is made of it.
+    Remains,
 }
 
 impl Growth {
     /// What is known of a segment without batches.
     const fn of_empty() -> Self {
-        Self { unindexed_size: 0, greatest: Some(None), is_exact: true, first: Some(None) }
+        Self { unindexed_size: 0, greatest: Some(None), source: Source::Batches, first: Some(None) }
+    }
+
+    /// Of a segment whose greatest timestamp damage hides.
+    const fn behind_damage(unindexed_size: u64) -> Self {
+        Self { unindexed_size, greatest: Some(None), source: Source::Remains, first: None }
+    }
+
+    /// The greatest timestamp of all batches; `None` where that isn't known.
+    fn known_greatest(&self) -> Option<Option<(Timestamp, Offset)>> {
+        self.greatest.filter(|_| self.source != Source::Remains)
     }
 }
 
@@ -245,7 +267,7 @@ impl Segment {
     /// The greatest timestamp of its batches; `None` when none has one.
     ///
     /// # Errors
-    /// When the time index or the `.log` can't be read.
+    /// When the `.log` can't be read, or a damaged batch may have a greater one.
     pub fn largest_timestamp(&self) -> Result<Option<Timestamp>, SegmentError> {
         Ok(self.greatest()?.map(|(timestamp, _)| timestamp))
     }
@@ -305,7 +327,7 @@ impl Segment {
     /// Writes one encoded batch behind the published ones. Nobody sees it before [`Segment::publish`]; see also [`Segment::cut_back`].
     pub(crate) fn write(&self, batch: &[u8], last_offset: Offset) -> Result<(), SegmentError> {
         self.check_room(last_offset)?;
-        self.greatest()?;
+        self.look_up_greatest()?;
         self.log.write(batch)
     }
 
@@ -337,7 +359,7 @@ impl Segment {
             growth.greatest = Some(Some((timestamp, facts.last_offset)));
         }
         if growth.unindexed_size > self.options.index_interval_bytes {
-            let greatest = growth.greatest.flatten();
+            let greatest = growth.known_greatest().flatten();
             if self.add_entries(position, facts.last_offset, greatest).is_err() {
                 self.clear_indexes().ok();
             }
@@ -423,7 +445,7 @@ impl Segment {
 
     /// Ends the segment's growth: the last time entry, trimmed and written indexes, preallocated space given back. Nothing is synced.
     pub(crate) fn seal(&self) -> Result<(), SegmentError> {
-        self.greatest()?;
+        self.look_up_greatest()?;
         self.close_time_index();
         // An offset entry says that the time index knows of everything before it: so that one is written first.
         self.time_index.file().seal()?;

@@ -110,11 +110,13 @@ impl Segment {
         let found = self.verify(start, next, Gaps::Anywhere, &mut |position, header| {
             self.file_batch(position, u64::from(header.size()), BatchFacts::from(header));
         })?;
-        let mut growth = self.growth.lock();
-        growth.is_exact = found.fault.is_none();
-        drop(growth);
         if closing == ClosingEntry::Written {
             self.close_time_index();
+        }
+        if found.fault.is_some() {
+            // What lies behind the fault has no part in the greatest timestamp yet.
+            let mut growth = self.growth.lock();
+            *growth = Growth { first: growth.first, unindexed_size: growth.unindexed_size, ..Growth::default() };
         }
         Ok(found.fault)
     }
@@ -122,7 +124,7 @@ impl Segment {
     /// As when a segment is sealed: the last entry says the true maximum to whatever asks for it later. An index that refuses it
     /// is found wrong by that.
     pub(super) fn close_time_index(&self) {
-        let greatest = self.growth.lock().greatest.flatten();
+        let greatest = self.growth.lock().known_greatest().flatten();
         if let Some((timestamp, offset)) = greatest {
             self.time_index.maybe_append(timestamp, offset).ok();
         }
@@ -255,8 +257,11 @@ impl Segment {
         self.log.publish(trusted.value());
         let greatest = self.find_greatest();
         self.log.publish(hidden);
-        let (greatest, is_exact) = greatest?;
-        *self.growth.lock() = Growth { unindexed_size, greatest: Some(greatest), is_exact, first: None };
+        *self.growth.lock() = match greatest {
+            Ok((greatest, source)) => Growth { unindexed_size, greatest: Some(greatest), source, first: None },
+            Err(SegmentError::Format { .. }) => Growth::behind_damage(unindexed_size),
+            Err(error) => return Err(error),
+        };
         Ok(Some((trusted, next)))
     }
 
