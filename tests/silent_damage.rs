@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use stratalog::vfs::{MemoryVfs, OpenMode, Vfs};
 use stratalog::{ErrorKind, LogStore, ManualClock, OffsetSpec, Partition, Record, StoreOptions};
-use support::{Rig, append, at, offset, open, partition_of, read_all};
+use support::{Rig, append, append_at, at, offset, open, partition_of, read_all};
 
 /// The header of a batch.
 const HEADER: u64 = 61;
@@ -296,4 +296,59 @@ fn a_compaction_that_needs_an_age_which_damage_hides_gives_up_once() {
     let partition = partition_of(&store);
     assert!(partition.uncleanable().is_some());
     is_corrupt(partition.compact());
+}
+
+#[test]
+fn a_lookup_by_time_finds_what_lies_before_damage_and_tells_of_the_rest() {
+    let times = [3, 9, 4, 11, 5];
+    for interval in ["0", "4096"] {
+        for batch in 0..5_u64 {
+            let rig = Rig::new(&[("index.interval.bytes", interval)]);
+            times.iter().for_each(|time| _ = append_at(&rig.partition, "v", *time));
+            rig.partition.roll().unwrap();
+            append_at(&rig.partition, "w", 1);
+            rig.store.clone().close().unwrap();
+            zero(&rig, batch * batch_size(&rig) + 8, 40);
+            let follower = follow(&rig.memory, &rig.clock);
+            for store in [follower, open(Arc::new(rig.memory.clone()), &rig.clock)] {
+                let partition = partition_of(&store);
+                let case = format!("interval {interval}, batch {batch}");
+                for time in 0..12 {
+                    let place = times.iter().position(|known| *known >= time).unwrap();
+                    let expected = offset(i64::try_from(place).unwrap());
+                    match partition.find_offset(OffsetSpec::Timestamp(at(time))) {
+                        Ok(found) => assert_eq!(found.unwrap().offset, expected, "{case}: time {time}"),
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Corrupt, "{case}");
+                            assert!(place as u64 >= batch, "{case}: time {time} lies before the damage");
+                        }
+                    }
+                }
+                match partition.find_offset(OffsetSpec::MaxTimestamp) {
+                    Ok(found) => assert_eq!(found.unwrap().offset, offset(3), "{case}"),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{case}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_below_the_log_start_or_behind_the_answer_is_no_matter_to_a_lookup_by_time() {
+    let rig = Rig::new(&[]);
+    for _ in 0..2 {
+        [3, 9, 4, 11, 5].iter().for_each(|time| _ = append_at(&rig.partition, "v", *time));
+        rig.partition.roll().unwrap();
+    }
+    append_at(&rig.partition, "w", 1);
+    rig.store.clone().close().unwrap();
+    zero(&rig, 3 * batch_size(&rig) + 8, 40);
+    let store = open(Arc::new(rig.memory.clone()), &rig.clock);
+    let partition = partition_of(&store);
+    let place = |spec| partition.find_offset(spec).unwrap().unwrap().offset.value();
+    assert_eq!(place(OffsetSpec::Timestamp(at(8))), 1);
+    is_corrupt(partition.find_offset(OffsetSpec::Timestamp(at(10))));
+    partition.delete_records_before(offset(5)).unwrap();
+    assert_eq!(place(OffsetSpec::Timestamp(at(10))), 8);
+    assert_eq!(place(OffsetSpec::MaxTimestamp), 8);
 }

@@ -90,7 +90,7 @@ impl Partition {
         let start = self.log_start_offset();
         let list = self.inner.list();
         for segment in list.since(target, start)? {
-            let is_candidate = segment.largest_timestamp()?.is_some_and(|largest| largest >= target);
+            let is_candidate = segment.ceiling()?.is_some_and(|largest| largest >= target);
             if !is_candidate {
                 continue;
             }

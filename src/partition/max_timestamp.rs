@@ -61,7 +61,7 @@ impl Search<'_> {
     fn search_all(&mut self) -> Result<(), SegmentError> {
         let mut segments: Vec<(Reverse<Timestamp>, &Arc<Segment>)> = Vec::new();
         for segment in self.view.list.from(self.view.log_start) {
-            segments.extend(segment.largest_timestamp()?.map(|largest| (Reverse(largest), segment)));
+            segments.extend(segment.ceiling()?.map(|largest| (Reverse(largest), segment)));
         }
         segments.sort_by_key(|(largest, segment)| (*largest, segment.base_offset()));
         for (Reverse(largest), segment) in segments {

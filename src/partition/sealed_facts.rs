@@ -1,7 +1,7 @@
 //! What lookups have found out about the sealed segments of a log, so that the next lookup doesn't ask all of them again.
 //!
-//! - The greatest timestamp of the first `n` segments, for each `n`: these ascend, so the first segment with a record of some time or
-//!   a later one is found by a binary search.
+//! - What no timestamp of the first `n` segments exceeds, for each `n`: their greatest one, where no damage hides some. These ascend,
+//!   so the first segment with a record of some time or a later one is found by a binary search.
 //! - Which segments list aborted transactions: most have none.
 //!
 //! Lists of which one begins with the segments of the other share the facts. A sealed segment doesn't change, so they stay true.
@@ -15,7 +15,7 @@ use crate::types::Timestamp;
 
 #[derive(Debug, Default)]
 pub(super) struct SealedFacts {
-    /// The greatest timestamp of the first one, two, three segments and so on, as far as somebody asked.
+    /// Those of the first one, two, three segments and so on, as far as somebody asked.
     ceilings: Mutex<Vec<Option<Timestamp>>>,
     aborting: Mutex<Aborting>,
 }
@@ -29,7 +29,7 @@ struct Aborting {
 }
 
 impl SealedFacts {
-    /// The first of the `sealed` segments that has a timestamp at or after `target`. Asks no segment behind it.
+    /// The first of the `sealed` segments that has a timestamp at or after `target`, or damage that may hide one. Asks no segment behind it.
     pub(super) fn first_up_to_date(
         &self,
         sealed: &SealedSegments,
@@ -46,7 +46,7 @@ impl SealedFacts {
                 (known.len(), ceiling)
             };
             let Some(next) = sealed.get(asked) else { return Ok(None) };
-            let ceiling = ceiling.max(next.largest_timestamp()?);
+            let ceiling = ceiling.max(next.ceiling()?);
             let mut ceilings = self.ceilings.lock();
             if ceilings.len() == asked {
                 ceilings.push(ceiling);
@@ -54,7 +54,7 @@ impl SealedFacts {
         }
     }
 
-    /// The greatest timestamp of the `sealed` segments. Asks those that were not asked yet.
+    /// What no timestamp of the `sealed` segments exceeds. Asks those that were not asked yet.
     pub(super) fn ceiling(&self, sealed: &SealedSegments) -> Result<Option<Timestamp>, SegmentError> {
         // Whatever it returns, it has asked up to the greatest.
         self.first_up_to_date(sealed, Timestamp::MAX)?;

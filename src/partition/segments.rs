@@ -79,9 +79,10 @@ impl SegmentList {
         Ok(self.iter_from(first.max(self.position_of(start))))
     }
 
-    /// The first of the segments that has the greatest timestamp of all, if any has one, and that timestamp.
+    /// The first of the segments that has the greatest timestamp of all, if any has one, and that timestamp. It is the last possible one
+    /// where damage may hide a greater one than can be read.
     pub(super) fn peak(&self) -> Result<Option<(&Arc<Segment>, Timestamp)>, SegmentError> {
-        let (sealed, active) = (self.sealed.facts.ceiling(self.sealed())?, self.active.largest_timestamp()?);
+        let (sealed, active) = (self.sealed.facts.ceiling(self.sealed())?, self.active.ceiling()?);
         let Some(greatest) = sealed.max(active) else { return Ok(None) };
         let first = if sealed == Some(greatest) {
             self.sealed

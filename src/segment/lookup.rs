@@ -139,6 +139,15 @@ impl Segment {
         Ok(growth.known_greatest().unwrap_or(found))
     }
 
+    /// What no timestamp of its batches exceeds: without bound where damage hides some. Whoever searches the segment for one meets that
+    /// damage, unless what is wanted lies before it.
+    pub(crate) fn ceiling(&self) -> Result<Option<Timestamp>, SegmentError> {
+        match self.largest_timestamp() {
+            Err(SegmentError::Format { .. }) => Ok(Some(Timestamp::MAX)),
+            found => found,
+        }
+    }
+
     /// Looks up the greatest timestamp, which appending keeps up from then on. Damage that hides it keeps nobody from appending.
     pub(super) fn look_up_greatest(&self) -> Result<(), SegmentError> {
         if self.growth.lock().greatest.is_some() {
