@@ -1,5 +1,5 @@
 //! Indexes are hints: damage to them costs time, and no append, record or answer.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -72,4 +72,43 @@ fn a_cut_writes_no_closing_entry_into_the_time_index_of_a_log_that_goes_on() {
     append_at(&rig.partition, "v", 40);
     rig.partition.roll().unwrap();
     assert_eq!(size_of(&rig.memory, &rig, "timeindex"), TimeIndexEntry::SIZE as u64, "only the one of the roll");
+}
+
+/// Every answer of lookups by time: the first offset of each time, and that of the greatest.
+fn answers(partition: &Partition) -> Vec<Option<i64>> {
+    let greatest = partition.find_offset(OffsetSpec::MaxTimestamp).unwrap();
+    let firsts = (0..9).map(|time| first_at_or_after(partition, time));
+    firsts.chain([greatest.map(|found| found.offset.value())]).collect()
+}
+
+#[test]
+fn no_flipped_bit_of_a_time_index_changes_an_answer() {
+    let mut random = fastrand::Rng::with_seed(3);
+    for round in 0..12 {
+        let interval = ["0", "100", "300"][round % 3];
+        let rig = Rig::new(&[("index.interval.bytes", interval)]);
+        let mut base = 0;
+        for step in 0..24 {
+            base += i64::from(step % 8 == 7);
+            append_at(&rig.partition, "value", base + random.i64(0..5));
+        }
+        let expected = answers(&rig.partition);
+        let is_sealed = round % 2 == 0;
+        if is_sealed {
+            rig.partition.roll().unwrap();
+        }
+        rig.store.clone().close().unwrap();
+        let bits = size_of(&rig.memory, &rig, "timeindex") * 8;
+        for bit in 0..bits {
+            let image = rig.memory.process_crash_image();
+            let file = image.open(&path_of(&rig, "timeindex"), OpenMode::Write).unwrap();
+            let mut byte = [0];
+            file.read_at(&mut byte, bit / 8).unwrap();
+            file.write_at(&[byte[0] ^ 1 << (bit % 8)], bit / 8).unwrap();
+            drop(file);
+            let store = open(Arc::new(image), &rig.clock);
+            let found = answers(&partition_of(&store));
+            assert_eq!(found, expected, "round {round}, interval {interval}, sealed: {is_sealed}, bit {bit}");
+        }
+    }
 }

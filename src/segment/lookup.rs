@@ -1,9 +1,11 @@
 //! Finding batches in one segment, by offset and by time.
 //!
 //! The indexes only say where to begin. An entry counts when it leads to the batch that it names; where it doesn't, the index is
-//! wrong, and the search begins at the file's start. So a damaged index costs time and hides nothing.
+//! wrong, and the search begins at the file's start. Of the time index that isn't enough, for many batches may have one time: what it says
+//! is held against the offset index too. So a damaged index costs time and hides nothing.
 
 use super::log_file::HeaderWalk;
+use super::time_index::Place;
 use super::{Growth, Segment, SegmentError, Source};
 use crate::format::{BatchHeader, RecordBatch};
 use crate::types::{Offset, Position, Timestamp};
@@ -87,18 +89,27 @@ impl Segment {
 
     /// A walk that is sure to meet the first batch, not before `offset`, with a timestamp at or after `target`.
     fn walk_to_time(&self, target: Timestamp, offset: Offset) -> Result<HeaderWalk<'_>, SegmentError> {
-        let entry = self.time_index.floor(target)?.filter(|(_, indexed)| *indexed > offset);
-        match entry.and_then(|entry| self.walk_to_entry(entry)) {
+        // An entry of the very time may have been led behind the first batch that has it. One of an earlier time passes over none.
+        let place = self.time_index.below(target)?.filter(|place| place.offset > offset);
+        match place.and_then(|place| self.walk_to_place(place)) {
             Some(walk) => Ok(walk),
             None => self.walk_from(offset),
         }
     }
 
-    /// A walk whose next batch is the one that an entry of the time index tells of; `None` where it doesn't stand so in the log.
-    fn walk_to_entry(&self, (timestamp, offset): (Timestamp, Offset)) -> Option<HeaderWalk<'_>> {
-        let mut walk = self.walk_to(offset).ok()?;
+    /// A walk that passes over no batch with a timestamp above that of an entry of the time index; `None` where the batch that the
+    /// entry tells of doesn't stand so in the log.
+    fn walk_to_place(&self, place: Place) -> Option<HeaderWalk<'_>> {
+        let mut walk = self.walk_to(place.offset).ok()?;
         let (_, header) = walk.peek().ok()??;
-        (header.last_offset() == offset && header.max_timestamp() == Some(timestamp)).then_some(walk)
+        if header.last_offset() != place.offset || header.max_timestamp() != Some(place.timestamp) {
+            return None;
+        }
+        // A flipped bit may lead to a later batch of the same time. Each entry of the offset index was written together with what the
+        // time index had to say by then, so up to the last one before the next place there is no greater time.
+        let before_next = place.next.map_or(Offset::MAX, |next| Offset::new(next.value() - 1).unwrap_or(Offset::ZERO));
+        let (covered, _) = self.offset_index.floor(before_next).ok()?;
+        if place.offset <= covered { Some(walk) } else { self.walk_from(covered).ok() }
     }
 
     /// Where the batches end and the offset after the last one, by walking from the last index entry.
@@ -188,7 +199,8 @@ impl Segment {
         // An index that lost its last entries says what was true when its last one was written: the walk goes on from there, and
         // usually that is the last batch.
         let last = self.time_index.last().unwrap_or_default();
-        match last.and_then(|entry| self.walk_to_entry(entry)) {
+        let place = last.map(|(timestamp, offset)| Place { timestamp, offset, next: None });
+        match place.and_then(|place| self.walk_to_place(place)) {
             Some(walk) => Ok((greatest_of(walk, last)?, Source::Index)),
             None => Ok((greatest_of(self.walk(Position::ZERO), None)?, Source::Batches)),
         }

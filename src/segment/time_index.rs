@@ -15,6 +15,14 @@ use crate::vfs::Vfs;
 
 const ENTRY: usize = TimeIndexEntry::SIZE;
 
+/// An entry, and where the one behind it leads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub timestamp: Timestamp,
+    pub offset: Offset,
+    pub next: Option<Offset>,
+}
+
 #[derive(Debug)]
 pub(crate) struct TimeIndex {
     base: Offset,
@@ -62,11 +70,12 @@ impl TimeIndex {
         self.file.with(|bytes| (bytes.len() / ENTRY).checked_sub(1).and_then(|i| self.entry(bytes, i)))
     }
 
-    /// The greatest entry whose timestamp is at or below `target`.
-    pub(crate) fn floor(&self, target: Timestamp) -> Result<Option<(Timestamp, Offset)>, SegmentError> {
+    /// The greatest entry whose timestamp is below `target`.
+    pub(crate) fn below(&self, target: Timestamp) -> Result<Option<Place>, SegmentError> {
         self.file.with(|bytes| {
-            let below = self.count_below(bytes, |timestamp, _| timestamp <= target);
-            below.checked_sub(1).and_then(|i| self.entry(bytes, i))
+            let below = self.count_below(bytes, |timestamp, _| timestamp < target);
+            let (timestamp, offset) = below.checked_sub(1).and_then(|i| self.entry(bytes, i))?;
+            Some(Place { timestamp, offset, next: self.entry(bytes, below).map(|(_, next)| next) })
         })
     }
 
