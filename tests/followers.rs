@@ -823,3 +823,54 @@ fn opening_read_only_moves_no_file_though_the_noted_log_start_lies_above_the_log
     assert_eq!((beside.vfs.mutations(), rig.files()), (0, before));
     assert_eq!(read_from(&beside.partition, earliest(&beside.partition), 1 << 20).unwrap(), read_all(&rig.partition));
 }
+
+/// Where a log has its first record of each time, and its greatest.
+fn times(partition: &Partition) -> Vec<Option<i64>> {
+    let specs = (0..70).step_by(5).map(|time| OffsetSpec::Timestamp(at(time))).chain([OffsetSpec::MaxTimestamp]);
+    specs.map(|spec| partition.find_offset(spec).unwrap().map(|found| found.offset.value())).collect()
+}
+
+#[test]
+fn a_follower_finds_by_time_what_a_time_index_that_lags_behind_does_not_tell() {
+    for interval in ["0", "100"] {
+        for entries in 0..4 {
+            let rig = Rig::new(&[("index.interval.bytes", interval)]);
+            [0, 10, 20, 50, 30].into_iter().for_each(|time| _ = append_at(&rig.partition, "v", time));
+            rig.store.flush().unwrap();
+            let index = rig.partition.path().join(format!("{:020}.timeindex", 0));
+            rig.memory.open(&index, OpenMode::Write).unwrap().set_size(12 * entries).unwrap();
+            let (fresh, beside) = (Beside::new(&rig), Beside::new(&rig));
+            assert_eq!(times(&beside.partition), times(&rig.partition), "interval {interval}, {entries} entries");
+            for time in [40, 45, 60, 55] {
+                append_at(&rig.partition, "v", time);
+                assert_eq!(
+                    times(&beside.partition),
+                    times(&rig.partition),
+                    "interval {interval}, {entries} entries, {time}"
+                );
+            }
+            assert_eq!(
+                times(&fresh.partition),
+                times(&rig.partition),
+                "interval {interval}, {entries}, first asked now"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_follower_of_what_a_loss_of_power_left_finds_by_time() {
+    for interval in ["0", "100"] {
+        let rig = Rig::new(&[("index.interval.bytes", interval)]);
+        for time in [0, 10, 20, 50, 30] {
+            let record = [Record::new("v").timestamp(at(time))];
+            rig.partition.append_with(&record, Durability::Durable).unwrap();
+        }
+        rig.store.checkpoint().unwrap();
+        for seed in 0..100 {
+            let store = open_beside(Arc::new(rig.memory.torn_crash_image(seed)), &rig);
+            let partition = partition_of(&store);
+            assert_eq!(times(&partition), times(&rig.partition), "interval {interval}, image {seed}");
+        }
+    }
+}

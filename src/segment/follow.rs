@@ -55,13 +55,11 @@ impl Segment {
         let mut position = Position::new(self.size());
         while let Some(batch) = self.next_batch(&mut tail, position, next)? {
             let size = u64::from(batch.header().size());
-            // A hint that can't be kept only makes lookups slower.
-            self.file_batch(position, size, BatchFacts::from(batch.header()));
             next = batch.last_offset().next();
             let head = batch.bytes().slice(..BatchHeader::PEEK_SIZE.min(batch.bytes().len()));
             self.seen.lock().last_batch = Some((position, head));
+            self.publish(size, BatchFacts::from(batch.header()));
             position = position.plus(size);
-            self.log.publish(position.value());
         }
         Ok(next)
     }
@@ -128,7 +126,7 @@ impl Segment {
     /// As [`Segment::follow`].
     pub(crate) fn start_following(&self) -> Result<Offset, SegmentError> {
         if let Some(from) = self.indexed_end()? {
-            self.begin_at(from)?;
+            self.begin_at(from);
             let end = self.follow(self.base_offset)?;
             if self.size() > from.value() {
                 return Ok(end);
@@ -137,7 +135,7 @@ impl Segment {
         }
         self.offset_index.file().truncate(0)?;
         self.time_index.file().truncate(0)?;
-        self.begin_at(Position::ZERO)?;
+        self.begin_at(Position::ZERO);
         self.follow(self.base_offset)
     }
 
@@ -149,7 +147,8 @@ impl Segment {
         }
     }
 
-    /// The place of the last batch that the index names, if both indexes are in order.
+    /// The place of the last batch that the offset index names, if both indexes are in order. The time index may say less: the disk
+    /// of a machine that lost power keeps any of the two.
     fn indexed_end(&self) -> Result<Option<Position>, SegmentError> {
         let Some((indexed, position)) = self.offset_index.last()? else { return Ok(None) };
         let end = self.vfs.metadata(&self.log.path())?.map_or(0, |metadata| metadata.size);
@@ -162,12 +161,11 @@ impl Segment {
         Ok(BatchHeader::peek(&head).is_ok_and(|header| header.last_offset() == indexed).then_some(position))
     }
 
-    fn begin_at(&self, position: Position) -> Result<(), SegmentError> {
-        let greatest = self.time_index.last()?;
-        *self.growth.lock() = Growth { greatest: Some(greatest), ..Growth::default() };
+    fn begin_at(&self, position: Position) {
+        // Whoever asks for the greatest timestamp of what lies before walks from the last entry that the time index has.
+        *self.growth.lock() = if position == Position::ZERO { Growth::of_empty() } else { Growth::default() };
         *self.seen.lock() = Seen::default();
         self.log.publish(position.value());
-        Ok(())
     }
 
     /// Ends following: the other process has begun a new segment.

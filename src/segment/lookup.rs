@@ -141,9 +141,11 @@ impl Segment {
         if let Some(known) = self.growth.lock().known_greatest() {
             return Ok(known);
         }
+        let size = self.size();
         let (found, source) = self.glance(Self::find_greatest)?;
         let mut growth = self.growth.lock();
-        if growth.greatest.is_none() {
+        // What another process appended meanwhile may be missing in it.
+        if growth.greatest.is_none() && self.size() == size {
             growth.greatest = Some(found);
             growth.source = source;
         }

@@ -352,8 +352,8 @@ impl Segment {
         if position == Position::ZERO {
             growth.first = Some(facts.max_timestamp);
         }
-        let known = growth.greatest.flatten();
-        if let Some(timestamp) = facts.max_timestamp
+        if let Some(known) = growth.greatest
+            && let Some(timestamp) = facts.max_timestamp
             && known.is_none_or(|(greatest, _)| timestamp > greatest)
         {
             growth.greatest = Some(Some((timestamp, facts.last_offset)));
