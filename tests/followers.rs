@@ -486,6 +486,9 @@ impl VfsFile for CountingFile {
     fn size(&self) -> Result<u64, IoError> {
         self.inner.size()
     }
+    fn identity(&self) -> Result<Option<u64>, IoError> {
+        self.inner.identity()
+    }
     fn set_size(&self, _: u64) -> Result<(), IoError> {
         unreachable!("a follower changes nothing")
     }
@@ -873,4 +876,28 @@ fn a_follower_of_what_a_loss_of_power_left_finds_by_time() {
             assert_eq!(times(&partition), times(&rig.partition), "interval {interval}, image {seed}");
         }
     }
+}
+
+#[test]
+fn a_follower_sees_at_once_what_is_appended_behind_a_cut_inside_a_batch_that_it_has_not_seen() {
+    let rig = Rig::new(&[]);
+    append(&rig.partition, "first");
+    let Beside { partition, .. } = &Beside::new(&rig);
+    assert_eq!(read_all(partition).len(), 1);
+    rig.partition.append(&["a", "b", "c"].map(Record::new)).unwrap();
+    rig.partition.truncate_to(offset(3)).unwrap();
+    append(&rig.partition, "next");
+    assert_eq!(read_all(partition), [(0, "first".to_owned()), (3, "next".to_owned())]);
+}
+
+#[test]
+fn a_follower_notices_that_a_log_was_written_anew_with_the_same_last_batch() {
+    let rig = Rig::new(&[]);
+    (0..3).for_each(|number| _ = append_at(&rig.partition, &format!("old {number}"), 0));
+    let Beside { partition, .. } = &Beside::new(&rig);
+    assert_eq!(read_all(partition).len(), 3);
+    rig.partition.truncate_to(offset(1)).unwrap();
+    append_at(&rig.partition, "new 1", 0);
+    append_at(&rig.partition, "old 2", 0);
+    assert_eq!(read_all(partition), read_all(&rig.partition));
 }

@@ -264,6 +264,88 @@ fn read_at(partition: &Partition, place: i64) -> Option<i64> {
     batches.records().next()?.ok().map(|record| record.offset().value())
 }
 
+/// What a reader gets from `from` on in steps of one batch, and why it ends there.
+fn walk(partition: &Partition, from: i64) -> (Vec<i64>, Option<ErrorKind>) {
+    let (mut next, mut found) = (offset(from), Vec::new());
+    loop {
+        let batches = match partition.read(next).max_bytes(1).fetch() {
+            Ok(batches) if batches.is_empty() => return (found, None),
+            Ok(batches) => batches,
+            Err(error) => return (found, Some(error.kind())),
+        };
+        for record in batches.records() {
+            match record {
+                Ok(record) => found.extend(Some(record.offset().value()).filter(|at| *at >= from)),
+                Err(error) => return (found, Some(error.kind())),
+            }
+        }
+        assert!(batches.next_offset() > next, "no step forward from {next}");
+        next = batches.next_offset();
+    }
+}
+
+/// The epoch of a batch is of no matter to its place.
+#[test]
+fn no_flipped_bit_before_the_checksum_makes_a_follower_pass_over_records_or_give_them_other_offsets() {
+    for (is_sealed, end) in [(true, 17), (false, 16)] {
+        let rig = dense(is_sealed);
+        rig.store.flush().unwrap();
+        let log = rig.memory.open(&first_log(&rig.partition), OpenMode::Write).unwrap();
+        let size = log.size().unwrap() / 4;
+        for (batch, byte, bit) in (0..4)
+            .flat_map(|batch| (0..12).chain(16..27).flat_map(move |byte| (0..8).map(move |bit| (batch, byte, bit))))
+        {
+            let mut before = [0];
+            log.read_at(&mut before, batch * size + byte).unwrap();
+            log.write_at(&[before[0] ^ 1 << bit], batch * size + byte).unwrap();
+            let store = follow(&rig.memory, &rig.clock);
+            for from in [0, 5, 10, 15] {
+                let (found, why) = walk(&partition_of(&store), from);
+                let expected: Vec<i64> = (from..end).collect();
+                let case = format!(
+                    "sealed: {is_sealed}, batch {batch}, byte {byte}, bit {bit}, from {from}: {found:?} {why:?}"
+                );
+                assert!(expected.starts_with(&found), "{case}");
+                // What looks like a batch that is being written is the end of a growing segment.
+                assert!(found == expected || why.is_some() || !is_sealed, "{case}");
+            }
+            log.write_at(&before, batch * size + byte).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_lookup_by_time_passes_over_no_hole_at_a_segments_end_or_in_the_place_of_one() {
+    for lost in ["segment", "end", "zeros"] {
+        let rig = Rig::new(&[]);
+        for number in 0..6 {
+            append_at(&rig.partition, "value", number);
+            append_at(&rig.partition, "value", number);
+            rig.partition.roll().unwrap();
+        }
+        append_at(&rig.partition, "value", 0);
+        rig.store.clone().close().unwrap();
+        let path = rig.partition.path().join(format!("{:020}.log", 4));
+        let log = rig.memory.open(&path, OpenMode::Write).unwrap();
+        let size = log.size().unwrap() / 2;
+        match lost {
+            "segment" => rig.memory.remove_file(&path).unwrap(),
+            "end" => log.set_size(size).unwrap(),
+            _ => log.write_at(&vec![0; usize::try_from(size).unwrap()], size).unwrap(),
+        }
+        for store in [follow(&rig.memory, &rig.clock), open(Arc::new(rig.memory.clone()), &rig.clock)] {
+            let partition = partition_of(&store);
+            // Above a hole the first record of a time may have been lost.
+            for time in 3..6 {
+                is_corrupt(partition.find_offset(OffsetSpec::Timestamp(at(time))));
+            }
+            is_corrupt(partition.find_offset(OffsetSpec::MaxTimestamp));
+            let found = partition.find_offset(OffsetSpec::Timestamp(at(1))).unwrap().unwrap();
+            assert_eq!(found.offset, offset(2), "before the hole, the {lost} is gone");
+        }
+    }
+}
+
 #[test]
 fn a_batch_that_was_taken_out_is_missed_by_a_read_of_any_length() {
     for max_bytes in [1, 1 << 20] {

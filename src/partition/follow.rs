@@ -15,14 +15,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::epochs::EpochTable;
+use super::notes::Unbroken;
 use super::recover::log_bases;
 use super::replay::replay;
 use super::segments::SegmentList;
 use super::snapshots::{self, Rebuild};
-use super::{Inner, LogError, Partition, Writer};
-use crate::format::file_name::{FileKind, FileName, LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT, Suffix, UNBROKEN};
+use super::{Inner, LogError, Partition, Writer, store};
+use crate::format::file_name::{
+    CLEANER_CHECKPOINT, FileKind, FileName, LEADER_EPOCH_CHECKPOINT, LOG_START_CHECKPOINT, Suffix, UNBROKEN,
+};
 use crate::format::{LeaderEpochCheckpoint, OffsetCheckpoint, PartitionMetadata, TopicId, parse_unbroken};
-use crate::segment::{Segment, SegmentError, file_path};
+use crate::segment::{Gaps, Segment, SegmentError, file_path};
 use crate::types::{ErrorKind, Offset};
 use crate::vfs::{IoError, Vfs, read_whole};
 
@@ -159,6 +162,7 @@ impl Inner {
             }
             list.active().end_following().map_err(|error| self.wrap(error))?;
             let segment = self.open_followed(base, 0)?;
+            self.judge_gaps(&segment);
             let end = segment.start_following().map_err(|error| self.wrap(error))?.max(base);
             self.show_followed(writer, list.rolled(Arc::new(segment)), end)?;
         }
@@ -267,10 +271,15 @@ impl Inner {
                 None => Arc::new(self.open_sealed(*base)?),
             });
         }
+        // After the sealed ones were opened: the writer says where its log may have gaps before it has them.
+        store(&self.unbroken_from, self.noted_unbroken_from());
+        segments.iter().for_each(|segment| self.judge_gaps(segment));
         if let Some(active) = active.filter(|active| active.base_offset() == last) {
+            self.judge_gaps(&active);
             return Ok(Listed { list: SegmentList::new(segments, active), end, continues });
         }
         let active = self.open_followed(last, 0)?;
+        self.judge_gaps(&active);
         let end = active.start_following().map_err(|error| self.wrap(error))?.max(last);
         Ok(Listed { list: SegmentList::new(segments, Arc::new(active)), end, continues })
     }
@@ -361,27 +370,45 @@ impl Inner {
         Ok(())
     }
 
-    /// Raises the log start to what the store's checkpoint says, if that is inside the log. The file is a hint here: one that
-    /// can't be read says nothing.
+    /// Raises the log start to what the store's checkpoint says, if that is inside the log.
     fn raise_followed_start(&self, end: Offset) {
-        let Some(path) = self.dir.parent().map(|root| root.join(LOG_START_CHECKPOINT)) else { return };
-        let bytes = read_whole(&*self.vfs, &path).ok().flatten();
-        let Some(checkpoint) = bytes.and_then(|bytes| OffsetCheckpoint::parse(&bytes).ok()) else { return };
-        let is_own =
-            |entry: &&(String, i32, Offset)| entry.0 == self.id.topic.as_str() && entry.1 == self.id.partition.value();
-        if let Some((_, _, start)) = checkpoint.entries.iter().find(is_own)
-            && *start > self.offsets.log_start()
-            && *start <= end
+        if let Some(start) = self.noted_offset(LOG_START_CHECKPOINT)
+            && start > self.offsets.log_start()
+            && start <= end
         {
-            self.offsets.moving().set_log_start(*start);
+            self.offsets.moving().set_log_start(start);
         }
     }
 
-    /// From where on the other process knows of no gap in the log; `None` where it doesn't say.
-    pub(super) fn noted_unbroken_from(&self) -> Option<Offset> {
-        let bytes = read_whole(&*self.vfs, &self.dir.parent()?.join(UNBROKEN)).ok().flatten()?;
-        let entries = parse_unbroken(&bytes).ok()?;
-        entries.iter().find(|entry| entry.partition == self.id).map(|entry| entry.from)
+    /// From where on the log has no gap, by what the other process notes; nowhere, if it notes nothing.
+    pub(super) fn noted_unbroken_from(&self) -> Offset {
+        let noted = self.noted_unbroken();
+        let gaps = noted.map(|unbroken| unbroken.gaps(self.noted_first_dirty(), Some(self.epochs.current())));
+        if let Some(Gaps::Below(limit)) = gaps { limit } else { Offset::MAX }
+    }
+
+    fn noted_unbroken(&self) -> Option<Unbroken> {
+        let bytes = self.read_in_root(UNBROKEN)?;
+        let mut entries = parse_unbroken(&bytes).ok()?.into_iter();
+        let entry = entries.find(|entry| entry.partition == self.id)?;
+        Some(Unbroken { from: entry.from, log_start: entry.log_start, leader_epoch: entry.leader_epoch })
+    }
+
+    /// Up to where the log was compacted, whoever did it.
+    fn noted_first_dirty(&self) -> Option<Offset> {
+        self.noted_offset(CLEANER_CHECKPOINT)
+    }
+
+    /// What a checkpoint file of the store says of this partition. The file is a hint here: one that can't be read says nothing.
+    fn noted_offset(&self, file: &str) -> Option<Offset> {
+        let checkpoint = OffsetCheckpoint::parse(&self.read_in_root(file)?).ok()?;
+        let is_own =
+            |entry: &&(String, i32, Offset)| entry.0 == self.id.topic.as_str() && entry.1 == self.id.partition.value();
+        checkpoint.entries.iter().find(is_own).map(|(_, _, offset)| *offset)
+    }
+
+    fn read_in_root(&self, file: &str) -> Option<Vec<u8>> {
+        read_whole(&*self.vfs, &self.dir.parent()?.join(file)).ok().flatten()
     }
 
     fn names(&self) -> Result<Vec<String>, LogError> {

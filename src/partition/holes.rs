@@ -13,19 +13,22 @@ use crate::segment::{Segment, SegmentError};
 use crate::types::{Offset, Position};
 
 impl Inner {
-    /// Lets readers take gaps inside of segments for damage where the log has none.
+    /// Lets readers take gaps inside of segments for damage where the log has none. A reader in another process notes what the writer says
+    /// when it lists the folder.
     pub(super) fn expect_dense(&self, list: &SegmentList) {
-        if self.read_only {
-            // Another process may be compacting them.
-            return;
-        }
         let unbroken_from = load(&self.unbroken_from);
-        list.iter().filter(|segment| segment.base_offset() >= unbroken_from).for_each(|segment| segment.expect_dense());
+        let is_unbroken = |segment: &&Arc<Segment>| !self.read_only && segment.base_offset() >= unbroken_from;
+        list.iter().filter(is_unbroken).for_each(|segment| segment.expect_dense());
+    }
+
+    /// Takes gaps inside of a segment for damage, or for the log's own, as it is known now.
+    pub(super) fn judge_gaps(&self, segment: &Segment) {
+        if segment.base_offset() >= load(&self.unbroken_from) { segment.expect_dense() } else { segment.allow_gaps() }
     }
 
     /// The error of a reader who comes to the end of `segment` and must not go on at `next`; `None` where the log may have a gap.
     pub(super) fn hole_before(&self, segment: &Segment, next: Offset) -> Option<SegmentError> {
-        let unbroken_from = if self.read_only { self.noted_unbroken_from()? } else { load(&self.unbroken_from) };
+        let unbroken_from = if self.read_only { self.noted_unbroken_from() } else { load(&self.unbroken_from) };
         let (field, expected) = ("the next segment's base offset", "the offset where this segment ends");
         let source = FormatError::Invalid { field, position: Position::ZERO, expected, got: next.value() };
         (next > unbroken_from).then(|| segment.format_error(Position::new(segment.size()), source))
@@ -33,7 +36,10 @@ impl Inner {
 
     /// Refuses to pass from the end of `segment` to `next` over a hole.
     pub(super) fn check_reaches(&self, segment: &Segment, next: Offset) -> Result<(), SegmentError> {
-        if segment.end()?.1 == next {
+        if !self.read_only && next <= load(&self.unbroken_from) {
+            return Ok(());
+        }
+        if segment.end_offset()? == next {
             return Ok(());
         }
         self.hole_before(segment, next).map_or(Ok(()), Err)
@@ -42,11 +48,8 @@ impl Inner {
     /// Refuses segments with a hole between two of them: what leaves them out, rewrites them, or lets the log have gaps up to there would
     /// hide it for good.
     pub(super) fn check_no_holes(&self, segments: &[Arc<Segment>]) -> Result<(), SegmentError> {
-        let unbroken_from = load(&self.unbroken_from);
-        let pairs = segments.iter().zip(segments.iter().skip(1).map(|next| next.base_offset()));
-        pairs
-            .filter(|(_, next)| *next > unbroken_from)
-            .try_for_each(|(segment, next)| self.check_reaches(segment, next))
+        let next_bases = segments.iter().skip(1).map(|next| next.base_offset());
+        segments.iter().zip(next_bases).try_for_each(|(segment, next)| self.check_reaches(segment, next))
     }
 }
 

@@ -80,10 +80,9 @@ impl Partition {
         place.map_or(Ok(()), |segment| segment.check_unchanged()).map_err(|error| self.inner.wrap(error))
     }
 
-    /// Refuses what was found at the beginning of the segment at `base` where the segment before has lost its end.
-    fn check_reached(&self, list: &SegmentList, base: Offset) -> Result<(), SegmentError> {
-        let before = Offset::new(base.value() - 1).and_then(|last| list.from(last).next());
-        before.map_or(Ok(()), |before| self.inner.check_reaches(before, base))
+    /// Refuses what was found in the segment at `base` where the log has a hole before it: a record that is lost may have been the answer.
+    pub(super) fn check_reached(&self, list: &SegmentList, start: Offset, base: Offset) -> Result<(), SegmentError> {
+        list.check_reaching(start, base, |segment, next| self.inner.check_reaches(segment, next))
     }
 
     fn find_timestamp(&self, target: Timestamp) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {
@@ -99,15 +98,13 @@ impl Partition {
             while let Some((position, batch)) = segment.find_by_time(target, from)? {
                 let found = first_record(segment, position, &batch, start, |timestamp| timestamp >= target)?;
                 if let Some((offset, timestamp)) = found {
-                    if position == Position::ZERO && segment.base_offset() > start {
-                        // A record that is lost from the end of the segment before may have been the first.
-                        self.check_reached(&list, segment.base_offset())?;
-                    }
+                    self.check_reached(&list, start, segment.base_offset())?;
                     return Ok(Some((offset, Some(timestamp))));
                 }
                 from = batch.last_offset().next();
             }
         }
+        self.check_reached(&list, start, list.active().base_offset())?;
         Ok(None)
     }
 }

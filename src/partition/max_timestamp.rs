@@ -27,6 +27,7 @@ impl Partition {
         let view = self.inner.view();
         let mut search = Search { view: &view, best: None };
         search.run()?;
+        self.check_reached(&view.list, view.log_start, view.list.active().base_offset())?;
         Ok(search.best)
     }
 }

@@ -164,7 +164,14 @@ impl Partition {
         let noted = params.recovery_point.unwrap_or(Offset::ZERO).min(opened.log_end);
         let recovery_point = if opened.unsynced_from.is_some() { noted } else { opened.log_end };
         let unbroken_from = match opened.gaps {
-            Gaps::Anywhere => opened.log_end,
+            // From now on we write it. A reader goes on knowing nothing.
+            Gaps::Anywhere => {
+                if params.read_only {
+                    Offset::MAX
+                } else {
+                    opened.log_end
+                }
+            }
             Gaps::Below(limit) => limit.min(opened.log_end),
         };
         let has_noted_gaps = params.read_only || matches!(opened.gaps, Gaps::Below(limit) if limit <= opened.log_end);
@@ -561,6 +568,9 @@ impl<'a> Opening<'a> {
     fn log_end(&self, segments: &[Arc<Segment>]) -> Result<Offset, LogError> {
         let Some(active) = segments.last() else { return Ok(Offset::ZERO) };
         if self.params.read_only {
+            if matches!(self.gaps(), Gaps::Below(limit) if active.base_offset() >= limit) {
+                active.expect_dense();
+            }
             return active.open_following().map_err(|error| self.wrap(error));
         }
         active.end().map(|(_, next)| next).map_err(|error| self.wrap(error))

@@ -2,6 +2,7 @@
 //!
 //! - What no timestamp of the first `n` segments exceeds, for each `n`: their greatest one, where no damage hides some. These ascend,
 //!   so the first segment with a record of some time or a later one is found by a binary search.
+//! - Up to which segment the log has no hole.
 //! - Which segments list aborted transactions: most have none.
 //!
 //! Lists of which one begins with the segments of the other share the facts. A sealed segment doesn't change, so they stay true.
@@ -10,13 +11,15 @@
 use parking_lot::Mutex;
 
 use super::sealed_segments::SealedSegments;
-use crate::segment::SegmentError;
+use crate::segment::{Segment, SegmentError};
 use crate::types::Timestamp;
 
 #[derive(Debug, Default)]
 pub(super) struct SealedFacts {
     /// Those of the first one, two, three segments and so on, as far as somebody asked.
     ceilings: Mutex<Vec<Option<Timestamp>>>,
+    /// How many segments were found to reach the next one.
+    reaching: Mutex<usize>,
     aborting: Mutex<Aborting>,
 }
 
@@ -61,6 +64,24 @@ impl SealedFacts {
         let ceilings = self.ceilings.lock();
         let known = ceilings.get(..sealed.len().min(ceilings.len())).unwrap_or_default();
         Ok(known.last().copied().flatten())
+    }
+
+    /// Does `check` on those of the first `count` segments that nobody has checked, from position `from` on: what lies before is of no
+    /// interest to anybody any more.
+    pub(super) fn check_reaching(
+        &self,
+        sealed: &SealedSegments,
+        from: usize,
+        count: usize,
+        check: impl Fn(usize, &Segment) -> Result<(), SegmentError>,
+    ) -> Result<(), SegmentError> {
+        let reached = (*self.reaching.lock()).max(from);
+        for position in reached..count {
+            sealed.get(position).map_or(Ok(()), |segment| check(position, segment))?;
+        }
+        let mut reaching = self.reaching.lock();
+        *reaching = (*reaching).max(count);
+        Ok(())
     }
 
     /// The first of the `sealed` segments, from position `from` on, that may list aborted transactions.

@@ -95,6 +95,20 @@ impl SegmentList {
         Ok(Some((first.unwrap_or(&self.active), greatest)))
     }
 
+    /// Does `check` on each segment that has to reach up to the next one so that the log has no hole between `start` and `base`, where one
+    /// begins; what was found sound is remembered.
+    pub(super) fn check_reaching(
+        &self,
+        start: Offset,
+        base: Offset,
+        check: impl Fn(&Segment, Offset) -> Result<(), SegmentError>,
+    ) -> Result<(), SegmentError> {
+        let (sealed, count) = (self.sealed(), self.position_of(base));
+        let base_of = |position: usize| sealed.get(position).unwrap_or(&self.active).base_offset();
+        let check = |position: usize, segment: &Segment| check(segment, base_of(position + 1));
+        self.sealed.facts.check_reaching(sealed, self.position_of(start), count, check)
+    }
+
     /// Those of the segments from the one that `offset` belongs to on that may list aborted transactions.
     pub(super) fn aborting_from(&self, offset: Offset) -> impl Iterator<Item = &Arc<Segment>> {
         let mut next = Some(self.position_of(offset));

@@ -1,8 +1,8 @@
 //! A segment that another process writes.
 //!
 //! Its files are read by copying, never mapped and never changed. What was seen of it is checked each time, for the other process
-//! may cut, replace or remove them: the last batch that was followed must still be there, and a sealed segment's file must have the size
-//! and the time that it had. Anything else is [`SegmentError::Changed`], and the caller looks at the folder again.
+//! may cut, replace or remove them: it must be the same file, the last batch that was followed must still be there, and a sealed
+//! segment's file must have the size and the time that it had. Anything else is [`SegmentError::Changed`], and the caller looks at the folder again.
 //!
 //! Batches that were followed are filed in the indexes in memory, so that following goes on where it ended, however large the
 //! segment is.
@@ -28,6 +28,8 @@ const CHUNK: u64 = 64 * 1024;
 pub(super) struct Seen {
     /// Where the last batch that was followed begins, and how.
     last_batch: Option<(Position, Bytes)>,
+    /// Which file that was, where files can be told apart.
+    identity: Option<Option<u64>>,
     sealed: Option<Traits>,
 }
 
@@ -64,10 +66,13 @@ impl Segment {
         Ok(next)
     }
 
-    /// The file that has the segment's name now.
+    /// The file that has the segment's name now, which must be the one that had it before.
     fn open_again(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
         let opened = self.vfs.open(&self.log.path(), OpenMode::Read);
-        opened.map_err(|error| if error.is_not_found() { self.changed() } else { error.into() })
+        let file = opened.map_err(|error| if error.is_not_found() { self.changed() } else { error.into() })?;
+        let identity = file.identity()?;
+        let known = *self.seen.lock().identity.get_or_insert(identity);
+        if known == identity { Ok(file) } else { Err(self.changed()) }
     }
 
     fn changed(&self) -> SegmentError {
@@ -112,10 +117,13 @@ impl Segment {
     /// Refuses a batch whose offsets can't follow the batches before it: no checksum covers them.
     fn check_place(&self, position: Position, batch: RecordBatch, next: Offset) -> Result<RecordBatch, SegmentError> {
         let base = batch.header().base_offset();
-        if base >= next && self.has_room_for(batch.last_offset()) {
+        // Following may begin at a batch in the middle of the file.
+        let is_due = self.is_dense() && (position == Position::ZERO || self.seen.lock().last_batch.is_some());
+        let is_in_place = if is_due && batch.header().magic() == 2 { base == next } else { base >= next };
+        if is_in_place && self.has_room_for(batch.last_offset()) {
             return Ok(batch);
         }
-        let expected = "an offset above those before it, within the segment's range";
+        let expected = "the offset behind the batch before it, or one above it where the log has gaps";
         let (field, got) = ("baseOffset", base.value());
         Err(self.format_error(position, FormatError::Invalid { field, position: Position::ZERO, expected, got }))
     }

@@ -3,9 +3,15 @@
 //! Retention and lookups by time ask every segment of a log once. If each of them stayed mapped, a long log would use up the
 //! maps of the process.
 
-use super::Segment;
+use super::{Segment, SegmentError};
+use crate::types::Offset;
 
 impl Segment {
+    /// The offset after the last batch.
+    pub(crate) fn end_offset(&self) -> Result<Offset, SegmentError> {
+        self.glance(Self::end).map(|(_, next)| next)
+    }
+
     /// Does `look`, then lets go of what it opened or mapped. What was kept before stays.
     pub(super) fn glance<R>(&self, look: impl FnOnce(&Self) -> R) -> R {
         let had_log = self.log.is_kept();

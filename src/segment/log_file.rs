@@ -112,6 +112,11 @@ impl LogFile {
         self.dense.store(true, Ordering::Release);
     }
 
+    /// Notes that it may have gaps.
+    pub(crate) fn allow_gaps(&self) {
+        self.dense.store(false, Ordering::Release);
+    }
+
     pub(crate) fn is_dense(&self) -> bool {
         self.dense.load(Ordering::Acquire)
     }
@@ -305,9 +310,11 @@ impl LogFile {
         RecordBatch::parse(bytes).map_err(|source| SegmentError::format(&self.path(), position, source))
     }
 
-    /// Whether another process may be appending: then an incomplete batch is the end, and not damage.
+    /// Whether another process may be appending: then an incomplete batch is the end, and not damage. Nobody appends to a file that has
+    /// another one behind it.
     fn may_grow(&self) -> bool {
-        !self.mappable && self.read_only && !self.has_ended.load(Ordering::Acquire)
+        let has_ended = self.has_ended.load(Ordering::Acquire) || self.limit() < Offset::MAX;
+        !self.mappable && self.read_only && !has_ended
     }
 
     /// Whether nothing but zeros follows up to the published length: space that was reserved and never written.

@@ -315,6 +315,11 @@ impl Segment {
         self.log.expect_dense();
     }
 
+    /// Notes that it may have gaps.
+    pub(crate) fn allow_gaps(&self) {
+        self.log.allow_gaps();
+    }
+
     pub(crate) fn is_dense(&self) -> bool {
         self.log.is_dense()
     }

@@ -233,6 +233,12 @@ impl VfsFile for DiskFile {
         Ok(self.file.metadata().map_err(self.refused("look up"))?.len())
     }
 
+    #[cfg(unix)]
+    fn identity(&self) -> Result<Option<u64>, IoError> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(Some(self.file.metadata().map_err(self.refused("look up"))?.ino()))
+    }
+
     fn set_size(&self, size: u64) -> Result<(), IoError> {
         self.file.set_len(size).map_err(self.refused("set the size of"))
     }

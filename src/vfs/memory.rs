@@ -253,6 +253,10 @@ impl VfsFile for MemoryFile {
         Ok(self.inode.size())
     }
 
+    fn identity(&self) -> Result<Option<u64>, IoError> {
+        Ok(u64::try_from(Arc::as_ptr(&self.inode).addr()).ok())
+    }
+
     fn set_size(&self, size: u64) -> Result<(), IoError> {
         self.change("set the size of", |inode| inode.set_size(size))
     }

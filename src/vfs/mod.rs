@@ -159,6 +159,15 @@ pub trait VfsFile: fmt::Debug + Send + Sync {
     /// As the operating system says.
     fn size(&self) -> Result<u64, IoError>;
 
+    /// A number that no other file of this file system has as long as this one is open, whatever names they get; `None` where there
+    /// is none to be had. It tells a file from another one that has taken its name.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn identity(&self) -> Result<Option<u64>, IoError> {
+        Ok(None)
+    }
+
     /// Cuts or zero-extends the file. Never below a length that was mapped.
     ///
     /// # Errors

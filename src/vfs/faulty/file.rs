@@ -57,6 +57,10 @@ impl VfsFile for FaultyFile {
         self.script.run(self.call(Operation::Metadata, false), || self.inner.size())
     }
 
+    fn identity(&self) -> Result<Option<u64>, IoError> {
+        self.script.run(self.call(Operation::Metadata, false), || self.inner.identity())
+    }
+
     fn set_size(&self, size: u64) -> Result<(), IoError> {
         self.script.run(self.call(Operation::SetSize, true), || self.inner.set_size(size))
     }
