@@ -901,3 +901,53 @@ fn a_follower_notices_that_a_log_was_written_anew_with_the_same_last_batch() {
     append_at(&rig.partition, "old 2", 0);
     assert_eq!(read_all(partition), read_all(&rig.partition));
 }
+
+#[test]
+fn a_follower_whose_disk_failed_once_at_any_call_sees_everything_afterwards() {
+    for size in [10, 50_000] {
+        for nth in 1.. {
+            let rig = Rig::new(&[]);
+            append(&rig.partition, "first");
+            let Beside { vfs, partition, .. } = &Beside::new(&rig);
+            assert_eq!(read_all(partition).len(), 1);
+            (0..4).for_each(|_| _ = append(&rig.partition, &"x".repeat(size)));
+            vfs.inject(Fault::new(Operation::Any, Effect::OsError(5)).nth(nth));
+            while partition.read(partition.log_end_offset()).fetch().is_ok_and(|batches| !batches.is_empty()) {}
+            let has_struck = vfs.faults_struck() > 0;
+            vfs.clear_faults();
+            if !has_struck {
+                break;
+            }
+            assert_eq!(read_all(partition).len(), 5, "call {nth}");
+            append(&rig.partition, "later");
+            assert_eq!(latest(partition), 6, "call {nth}");
+            assert_eq!(read_all(partition), read_all(&rig.partition), "call {nth}");
+        }
+    }
+}
+
+#[test]
+fn a_follower_sees_what_was_appended_while_it_found_the_folder_changed() {
+    for nth in 1.. {
+        let rig = Rig::new(&[("retention.ms", "1000"), ("file.delete.delay.ms", "0")]);
+        append_at(&rig.partition, "old", 0);
+        rig.partition.roll().unwrap();
+        append_at(&rig.partition, "young", 100_000);
+        rig.store.checkpoint().unwrap();
+        let Beside { vfs, partition, .. } = &Beside::new(&rig);
+        let (writer, clock, store) = (rig.partition.clone(), rig.clock.clone(), rig.store.clone());
+        vfs.hook(Hook::at(Operation::Any).nth(nth), move |_| {
+            clock.set(at(100_001));
+            append_at(&writer, "new", 100_001);
+            store.tick(at(100_001)).unwrap();
+        });
+        partition.find_offset(OffsetSpec::Latest).ok();
+        if rig.partition.log_end_offset() < offset(3) {
+            break;
+        }
+        assert_eq!(latest(partition), 3, "call {nth}");
+        append_at(&rig.partition, "newer", 100_002);
+        assert_eq!(latest(partition), 4, "call {nth}");
+        assert_eq!(read_from(partition, 1, 1 << 20).unwrap(), read_all(&rig.partition), "call {nth}");
+    }
+}

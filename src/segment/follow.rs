@@ -26,7 +26,9 @@ const CHUNK: u64 = 64 * 1024;
 /// What was seen of another process's segment.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Where the last batch that was followed begins, and how.
+    /// The offset after the last batch that was followed: whoever followed it may not have come to tell anybody of it.
+    end: Option<Offset>,
+    /// Where that batch begins, and how.
     last_batch: Option<(Position, Bytes)>,
     /// Which file that was, where files can be told apart.
     identity: Option<Option<u64>>,
@@ -43,23 +45,27 @@ struct Traits {
 
 impl Segment {
     /// Makes new bytes visible that another process wrote: walks whole, intact batches behind the published ones and
-    /// returns the offset after the last of them. A batch that isn't all there, and zeros, are the end.
+    /// returns the offset after the last of all; `base`, where there is none. A batch that isn't all there, and zeros, are the end.
     ///
     /// # Errors
     /// [`SegmentError::Changed`] when the file isn't the one that was followed before; [`SegmentError::Format`] when it goes on behind
     /// a batch that can't be read; [`SegmentError::Io`].
-    pub(crate) fn follow(&self, mut next: Offset) -> Result<Offset, SegmentError> {
+    pub(crate) fn follow(&self, base: Offset) -> Result<Offset, SegmentError> {
         let file = self.open_again()?;
         let end = file.size()?.min(LOG_SIZE_MAX);
         self.check_last_batch(&*file, end)?;
         self.log.adopt(&file);
         let mut tail = Tail { file: &*file, end, bytes: Bytes::new(), start: 0 };
         let mut position = Position::new(self.size());
+        let mut next = self.seen.lock().end.unwrap_or(base);
         while let Some(batch) = self.next_batch(&mut tail, position, next)? {
             let size = u64::from(batch.header().size());
             next = batch.last_offset().next();
             let head = batch.bytes().slice(..BatchHeader::PEEK_SIZE.min(batch.bytes().len()));
-            self.seen.lock().last_batch = Some((position, head));
+            let mut seen = self.seen.lock();
+            seen.last_batch = Some((position, head));
+            seen.end = Some(next);
+            drop(seen);
             self.publish(size, BatchFacts::from(batch.header()));
             position = position.plus(size);
         }
