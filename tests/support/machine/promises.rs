@@ -2,7 +2,7 @@
 //!
 //! 1. The log is what one line of the truth leaves; producers get their offsets again; whatever was cut is in `.cut` files, and
 //!    those are in the report.
-//! 2. A second opening finds the same. The next append gets the next offset.
+//! 2. A second opening finds the same, and so does a follower beside it, by offset and by time. The next append gets the next offset.
 //! 3. That append was durable: after a loss of power it is there, with all that was found before.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +11,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratalog::vfs::{MemoryVfs, OpenMode, Vfs};
-use stratalog::{LogStore, ManualClock, Partition};
+use stratalog::{Isolation, LogStore, ManualClock, Offset, OffsetSpec, Partition, StoreOptions, Timestamp};
 
 use super::action::{Done, append, open};
 use super::line::{Found, Line, Loss};
 use super::truth::{LogTruth, Truth};
 use super::world::{cut_files, find, folders};
-use crate::history::{Batch, Kind, Row};
+use crate::history::{Batch, Kind, Row, committed_rows, rows};
 use crate::support::at;
 
 /// What each partition holds, by its name.
@@ -72,6 +72,7 @@ fn check_openings(image: &MemoryVfs, truth: &Truth, clock: &ManualClock, loss: L
     if cut_files(image) != cuts {
         return Err(format!("a second opening cuts: {:?}", cut_files(image)));
     }
+    check_follower(image, &store, &findings, clock)?;
     let Ok(topic) = store.topic("t") else { return Ok(()) };
     let partition = topic.partition(0).map_err(|error| error.to_string())?;
     let found = &findings["t-0"];
@@ -96,6 +97,53 @@ fn check_openings(image: &MemoryVfs, truth: &Truth, clock: &ManualClock, loss: L
         ));
     }
     Ok(())
+}
+
+/// A store that is opened read-only beside the writer's shows the same.
+fn check_follower(
+    image: &MemoryVfs,
+    writer: &LogStore,
+    findings: &Findings,
+    clock: &ManualClock,
+) -> Result<(), String> {
+    let options = StoreOptions::new().vfs(Arc::new(image.clone())).clock(Arc::new(clock.clone()));
+    let store = options.read_only(true).open("/log").map_err(|error| format!("following: {error}"))?;
+    for (name, found) in findings {
+        let [own, other] = [writer, &store].map(|store| partition_named(store, name));
+        let (own, other) = (own?, other?);
+        let [seen, expected] = [&other, &own].map(read_through);
+        if seen != expected {
+            return Err(format!("{name}: a follower finds {seen:?}\n  the writer finds {expected:?}"));
+        }
+        let times: BTreeSet<_> = found.batches.iter().flat_map(|batch| [batch.time, batch.time + 1]).collect();
+        let specs = times.into_iter().filter_map(Timestamp::from_millis).map(OffsetSpec::Timestamp);
+        for spec in specs.chain([OffsetSpec::MaxTimestamp]) {
+            let answers = [&own, &other].map(|partition| found_by(partition, spec));
+            if answers[0].is_err() || answers[0] != answers[1] {
+                return Err(format!("{name}: {spec:?} is {:?}, to a follower {:?}", answers[0], answers[1]));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The log start, its end, and what readers of all and of committed records get. Of what lies below the start nothing is promised.
+fn read_through(partition: &Partition) -> (i64, i64, Vec<Row>, Vec<Row>) {
+    let (start, end) = (partition.log_start_offset().value(), partition.log_end_offset().value());
+    let all = rows(partition, start, 1 << 20, Isolation::ReadUncommitted);
+    (start, end, all, committed_rows(partition, start, 300))
+}
+
+/// The offset and the timestamp; the file of epochs may lag behind.
+fn found_by(partition: &Partition, spec: OffsetSpec) -> Result<Option<(Offset, Option<Timestamp>)>, String> {
+    let found = partition.find_offset(spec).map_err(|error| error.to_string())?;
+    Ok(found.map(|found| (found.offset, found.timestamp)))
+}
+
+fn partition_named(store: &LogStore, name: &str) -> Result<Partition, String> {
+    let partitions = store.topics().into_iter().flat_map(|topic| topic.partitions());
+    let mut named = partitions.filter(|partition| partition.id().to_string() == name);
+    named.next().ok_or_else(|| format!("{name} isn't there"))
 }
 
 fn open_image(image: &MemoryVfs, clock: &ManualClock) -> Result<LogStore, String> {
