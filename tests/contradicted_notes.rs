@@ -164,3 +164,35 @@ fn a_replacement_that_is_damaged_takes_no_sound_segments_place() {
         assert_eq!(read_all(&partition_of(&open(Arc::new(memory), &clock))), records);
     }
 }
+
+#[test]
+fn a_checkpoint_of_the_log_start_that_says_more_than_the_note_with_a_checksum_loses_nothing() {
+    for is_clean in [true, false] {
+        let rig = Rig::new(&[("file.delete.delay.ms", "0")]);
+        for number in 0..8 {
+            append(&rig.partition, &number.to_string());
+            if number % 3 == 2 {
+                rig.partition.roll().unwrap();
+            }
+        }
+        rig.partition.delete_records_before(offset(1)).unwrap();
+        rig.partition.flush().unwrap();
+        rig.store.checkpoint().unwrap();
+        if is_clean {
+            rig.store.clone().close().unwrap();
+        }
+        let image = rig.memory.process_crash_image();
+        write(&image, "/log/log-start-offset-checkpoint", b"0\n1\nt 0 5\n");
+        let options = StoreOptions::new().vfs(Arc::new(image.clone())).clock(Arc::new(rig.clock.clone()));
+        let follower = options.read_only(true).open("/log").unwrap();
+        let followed = partition_of(&follower);
+        assert_eq!(read_all(&followed).len(), 7, "followed, clean: {is_clean}");
+        let store = open(Arc::new(image.clone()), &rig.clock);
+        let partition = partition_of(&store);
+        (1..4).for_each(|number| _ = store.tick(at(number * 100_000)).unwrap());
+        assert_eq!(partition.log_start_offset(), offset(1), "clean: {is_clean}");
+        assert_eq!(read_all(&partition).len(), 7, "clean: {is_clean}");
+        let warned = store.open_report().partitions[0].warnings.len();
+        assert_eq!(warned, usize::from(is_clean), "{:?}", store.open_report().partitions);
+    }
+}

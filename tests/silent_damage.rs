@@ -434,3 +434,27 @@ fn damage_below_the_log_start_or_behind_the_answer_is_no_matter_to_a_lookup_by_t
     assert_eq!(place(OffsetSpec::Timestamp(at(10))), 8);
     assert_eq!(place(OffsetSpec::MaxTimestamp), 8);
 }
+
+#[test]
+fn a_read_inside_of_a_batch_that_says_it_ends_too_early_is_an_error_in_a_log_with_gaps_too() {
+    // A bit of the last offset delta, and one of the magic.
+    for (byte, bit) in [(26, 0), (26, 1), (16, 1)] {
+        let rig = Rig::new(&[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0")]);
+        for round in 0..3 {
+            let keys = ["gone".to_owned(), format!("a{round}"), format!("b{round}"), format!("c{round}")];
+            rig.partition.append(&keys.each_ref().map(|key| Record::keyed(key, "v"))).unwrap();
+        }
+        rig.partition.roll().unwrap();
+        rig.partition.append(&[Record::keyed("gone", "last")]).unwrap();
+        rig.partition.roll().unwrap();
+        rig.partition.compact().unwrap();
+        rig.store.clone().close().unwrap();
+        let mut before = [0];
+        let log = rig.memory.open(&first_log(&rig.partition), OpenMode::Write).unwrap();
+        log.read_at(&mut before, byte).unwrap();
+        log.write_at(&[before[0] ^ 1 << bit], byte).unwrap();
+        for store in [follow(&rig.memory, &rig.clock), open(Arc::new(rig.memory.clone()), &rig.clock)] {
+            assert_eq!(kind_at(&partition_of(&store), 3), Some(ErrorKind::Corrupt), "byte {byte}, bit {bit}");
+        }
+    }
+}

@@ -66,8 +66,8 @@ impl TickReport {
 pub enum MaintenanceWork {
     /// Syncing a partition by `flush.ms`.
     Flush,
-    /// Taking segments out of a log by `retention.ms`, `retention.bytes` or the log start offset. A damaged segment that looks old
-    /// enough for `retention.ms` stays, since what can't be read may be younger; of each such segment one step tells.
+    /// Taking segments out of a log by `retention.ms`, `retention.bytes` or the log start offset. A damaged segment stays as
+    /// long as what can't be read of it may be younger than `retention.ms`; of each such segment one step tells.
     Retention,
     /// Compacting a partition.
     Compaction,

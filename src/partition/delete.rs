@@ -6,7 +6,8 @@
 //! partitions are written together, so that a tick over many writes them once. A file that can't be renamed stays in line for the
 //! next try, and so does one whose producers no durable snapshot tells of. Opening passes over whatever lies below the log start.
 //!
-//! Ages come from the batches. A damaged one may have been the youngest, so no segment goes by age that can't be walked whole.
+//! Ages come from the batches. A damaged one may have been the youngest, so a segment that can't be walked whole goes by the age of its
+//! file, and as much later as a record may be ahead of the clock.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -224,13 +225,15 @@ fn size_of(segments: &[Arc<Segment>]) -> u64 {
 }
 
 impl Inner {
-    /// What retention decides on, oldest segment first. The age of a damaged segment is a guess, unless it `is_unknown`.
+    /// What retention decides on, oldest segment first. Of a damaged segment whose age `is_unknown`, no record can be younger than its
+    /// file by more than an append lets pass.
     fn segment_facts(&self, is_unknown: &dyn Fn(&Segment) -> bool) -> Result<Vec<SegmentFacts>, LogError> {
         let list = self.list();
+        let ahead_ms = self.settings.read().message_timestamp_after_max_ms;
         let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain([self.offsets.log_end()]);
         let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
             let largest_timestamp = match segment.largest_timestamp() {
-                _ if is_unknown(segment) => None,
+                _ if is_unknown(segment) => segment.modified()?.map(|modified| modified.saturating_add(ahead_ms)),
                 Ok(Some(timestamp)) => Some(timestamp),
                 Ok(None) | Err(SegmentError::Format { .. }) => segment.modified()?,
                 Err(error) => return Err(error),

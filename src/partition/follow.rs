@@ -370,9 +370,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Raises the log start to what the store's checkpoint says, if that is inside the log.
+    /// Raises the log start to what is noted in the store, if that is inside the log. Kafka's file has no checksum: it counts where nobody
+    /// but another program has written the log.
     fn raise_followed_start(&self, end: Offset) {
-        if let Some(start) = self.noted_offset(LOG_START_CHECKPOINT)
+        let current = self.epochs.current();
+        let ours = self.noted_unbroken().filter(|unbroken| current <= unbroken.leader_epoch);
+        let noted = ours.map(|unbroken| unbroken.log_start).or_else(|| self.noted_offset(LOG_START_CHECKPOINT));
+        if let Some(start) = noted
             && start > self.offsets.log_start()
             && start <= end
         {

@@ -118,7 +118,8 @@ impl Read<'_> {
         let mut segments = view.list.from(self.offset).peekable();
         while let Some(segment) = segments.next() {
             let next_base = segments.peek().map(|next| next.base_offset());
-            let Some((position, header)) = segment.find(self.offset).map_err(|error| inner.wrap(error))? else {
+            let found = segment.find_past_gaps(self.offset).map_err(|error| inner.wrap(error))?;
+            let Some((position, header)) = found else {
                 self.check_no_hole(view, segment, next_base)?;
                 continue;
             };

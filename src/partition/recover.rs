@@ -261,6 +261,8 @@ struct Opening<'a> {
     restarted_at: Option<Offset>,
     /// The log start, as noted or as a mark in the folder says.
     noted_start: Option<Offset>,
+    /// The log start as a mark in the folder says.
+    marked_start: Option<Offset>,
     trim_marks: Vec<PathBuf>,
     restart_marks: Vec<PathBuf>,
     /// Segments with an index that was made anew.
@@ -293,6 +295,7 @@ impl<'a> Opening<'a> {
             plain: BTreeSet::new(),
             restarted_at: None,
             noted_start: params.log_start_offset,
+            marked_start: None,
             trim_marks: Vec::new(),
             restart_marks: Vec::new(),
             reindexed: BTreeSet::new(),

@@ -24,6 +24,23 @@ impl Segment {
         self.walk_to(offset)?.next_header()
     }
 
+    /// As [`Segment::find`]. Where a gap takes the place of `offset`, the batch before it is verified: a damaged header may say that it ends
+    /// too early.
+    pub(crate) fn find_past_gaps(&self, offset: Offset) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
+        let (mut walk, mut before) = (self.walk_from(offset)?, None);
+        let found = loop {
+            match walk.next_header()? {
+                Some((position, header)) if header.last_offset() < offset => before = Some((position, header)),
+                found => break found,
+            }
+        };
+        let is_there = found.is_some_and(|(_, header)| header.base_offset() <= offset);
+        if let Some((position, header)) = before.filter(|_| !is_there && !self.is_dense()) {
+            self.log.parse_at(position, &header)?;
+        }
+        Ok(found)
+    }
+
     /// The base offset of a batch that begins at or behind `position`, not far from it where the index has one.
     pub(crate) fn offset_behind(&self, position: Position) -> Result<Option<Offset>, SegmentError> {
         let Some((indexed, at)) = self.offset_index.ceiling(position)?.filter(|(_, at)| *at >= position) else {
@@ -183,7 +200,7 @@ impl Segment {
         if self.growth.lock().source == Source::Batches {
             return Ok(greatest);
         }
-        let found = self.glance(|segment| greatest_of(segment.walk(Position::ZERO), None))?;
+        let found = self.glance(Self::greatest_of_batches)?;
         let mut growth = self.growth.lock();
         if growth.source == Source::Remains {
             return Ok(found);
@@ -196,6 +213,17 @@ impl Segment {
         Ok(growth.greatest.flatten())
     }
 
+    /// The greatest timestamp of all batches, by their headers. Where the time index knows of a greater one, either of them is damaged,
+    /// and the batches are verified.
+    fn greatest_of_batches(&self) -> Result<Greatest, SegmentError> {
+        let found = greatest_of(self.walk(Position::ZERO), None)?;
+        let claimed = self.time_index.last().unwrap_or_default();
+        if claimed.map(|(timestamp, _)| timestamp) > found.map(|(timestamp, _)| timestamp) {
+            self.batches().try_for_each(|batch| batch.map(|_| ()))?;
+        }
+        Ok(found)
+    }
+
     /// The greatest timestamp and what it comes from. A walk that damage ends says nothing: a batch behind it may have a greater one.
     pub(super) fn find_greatest(&self) -> Result<(Greatest, Source), SegmentError> {
         // An index that lost its last entries says what was true when its last one was written: the walk goes on from there, and
@@ -204,7 +232,7 @@ impl Segment {
         let place = last.map(|(timestamp, offset)| Place { timestamp, offset, next: None });
         match place.and_then(|place| self.walk_to_place(place)) {
             Some(walk) => Ok((greatest_of(walk, last)?, Source::Index)),
-            None => Ok((greatest_of(self.walk(Position::ZERO), None)?, Source::Batches)),
+            None => Ok((self.greatest_of_batches()?, Source::Batches)),
         }
     }
 

@@ -94,6 +94,7 @@ impl Opening<'_> {
         let marks = names.iter().filter_map(|name| FileName::parse(name));
         for mark in marks.filter(|name| name.kind() == FileKind::Trimmed && name.suffix() == Suffix::None) {
             self.noted_start = self.noted_start.max(mark.offset());
+            self.marked_start = self.marked_start.max(mark.offset());
             self.trim_marks.push(self.params.dir.join(mark.to_string()));
         }
     }

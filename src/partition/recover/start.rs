@@ -80,6 +80,25 @@ impl Opening<'_> {
             self.report.warnings.push(warning);
             self.noted_start = self.params.unbroken.map(|unbroken| unbroken.log_start);
         }
+        self.distrust_checkpoint_of_start();
+    }
+
+    /// Kafka's file of log starts has no checksum; the note of where the log is unbroken has one, and says the same of a log that nobody
+    /// else has written since. Where the former says more, believing it would lose records.
+    fn distrust_checkpoint_of_start(&mut self) {
+        let is_ours = self.restarted_at.is_none() && matches!(self.gaps(), Gaps::Below(_));
+        let Some(unbroken) = self.params.unbroken.filter(|_| is_ours) else { return };
+        let known = self.marked_start.max(Some(unbroken.log_start));
+        let Some(start) = self.noted_start.filter(|start| Some(*start) > known) else { return };
+        if Some(start) > self.params.recovery_point {
+            return;
+        }
+        if self.params.clean {
+            let warning =
+                format!("the log start is noted as {start} in one file, as {} in another", unbroken.log_start);
+            self.report.warnings.push(warning);
+        }
+        self.noted_start = known;
     }
 
     /// A log without gaps begins where it is noted to, unless somebody has taken its first files.
