@@ -62,9 +62,14 @@ fn a_log_that_ends_elsewhere_than_it_was_synced_is_verified_and_what_is_wrong_is
     };
     // The last batch is gone, or says that it ends at a later offset, which its checksum contradicts, or that it begins at one, which
     // no checksum covers.
-    for (damaged, cuts) in [(bytes[..last].to_vec(), 0), (changed(26), 1), (changed(6), 1)] {
+    let cases = [(bytes[..last].to_vec(), 0), (changed(26), 1), (changed(6), 1)];
+    for ((damaged, cuts), is_adopted) in cases.into_iter().zip([false; 3]).chain([((bytes[..last].to_vec(), 0), true)])
+    {
         let memory = memory.process_crash_image();
         write(&memory, LAST_LOG, &damaged);
+        if is_adopted {
+            memory.remove_file(Path::new("/log/stratalog-unbroken")).unwrap();
+        }
         let store = open(Arc::new(memory), &clock);
         let report = &store.open_report().partitions[0];
         assert_eq!((report.recovered_segments > 0, report.cuts.len()), (true, cuts), "{report:?}");

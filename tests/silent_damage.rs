@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratalog::vfs::{MemoryVfs, OpenMode, Vfs};
@@ -456,5 +456,58 @@ fn a_read_inside_of_a_batch_that_says_it_ends_too_early_is_an_error_in_a_log_wit
         for store in [follow(&rig.memory, &rig.clock), open(Arc::new(rig.memory.clone()), &rig.clock)] {
             assert_eq!(kind_at(&partition_of(&store), 3), Some(ErrorKind::Corrupt), "byte {byte}, bit {bit}");
         }
+    }
+}
+
+/// Forgets that the log was written here without a gap, as a copied folder of Kafka's has it.
+fn forget_gaps(memory: &MemoryVfs) {
+    memory.remove_file(Path::new("/log/stratalog-unbroken")).unwrap();
+}
+
+#[test]
+fn zeros_at_the_end_of_a_sealed_segment_are_damage_in_a_log_that_may_have_gaps_too() {
+    for (is_clean, is_ours) in [(true, true), (true, false), (false, true), (false, false)] {
+        let rig = Rig::new(&[]);
+        (0..3).for_each(|_| _ = append(&rig.partition, "v"));
+        rig.partition.roll().unwrap();
+        append(&rig.partition, "v");
+        rig.store.flush().unwrap();
+        rig.store.checkpoint().unwrap();
+        if is_clean {
+            rig.store.clone().close().unwrap();
+        }
+        let memory = rig.memory.process_crash_image();
+        if !is_ours {
+            forget_gaps(&memory);
+        }
+        let log = memory.open(&first_log(&rig.partition), OpenMode::Write).unwrap();
+        let size = log.size().unwrap() / 3;
+        log.write_at(&vec![0; usize::try_from(size).unwrap()], 2 * size).unwrap();
+        for store in [follow(&memory, &rig.clock), open(Arc::new(memory.clone()), &rig.clock)] {
+            let case = format!("clean: {is_clean}, ours: {is_ours}");
+            assert_eq!(kind_at(&partition_of(&store), 1), None, "{case}");
+            assert_eq!(kind_at(&partition_of(&store), 2), Some(ErrorKind::Corrupt), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_first_batch_of_the_active_segment_keeps_nobody_from_appending() {
+    for is_clean in [true, false] {
+        let rig = Rig::new(&[]);
+        (0..3).for_each(|_| _ = append(&rig.partition, "v"));
+        rig.store.flush().unwrap();
+        rig.store.checkpoint().unwrap();
+        if is_clean {
+            rig.store.clone().close().unwrap();
+        }
+        let memory = rig.memory.process_crash_image();
+        memory.open(&first_log(&rig.partition), OpenMode::Write).unwrap().write_at(&[9], 16).unwrap();
+        let store = open(Arc::new(memory), &rig.clock);
+        let partition = partition_of(&store);
+        let end = partition.log_end_offset().value();
+        assert_eq!([append(&partition, "new"), append(&partition, "newer")], [end, end + 1], "clean: {is_clean}");
+        partition.roll().unwrap();
+        partition.flush().unwrap();
     }
 }

@@ -14,7 +14,7 @@ use crate::format::{
     BatchBuilder, BatchHeader, BatchOptions, Compression, ProducerStamp, Record, RecordBatch, TransactionMarker,
     assign_offsets, set_timestamps,
 };
-use crate::segment::{BatchFacts, Segment};
+use crate::segment::{BatchFacts, Segment, SegmentError};
 use crate::types::{Offset, Timestamp, TimestampType};
 
 /// Builders kept for the next append, so that it needs no new buffer.
@@ -306,7 +306,7 @@ impl Inner {
             size_max: u64::from(settings.segment_bytes),
             age_ms_max,
             jitter_ms: writer.jitter_ms.min(settings.segment_ms),
-            first_timestamp: active.first_timestamp().map_err(|error| self.wrap(error))?,
+            first_timestamp: self.first_timestamp(&active)?,
             append_timestamp: facts.max_timestamp,
             created: writer.segment_created,
             now: self.clock.now(),
@@ -317,6 +317,14 @@ impl Inner {
             return Ok(active);
         }
         self.roll_to(writer, self.offsets.log_end())
+    }
+
+    /// The time that the age of the active segment counts from; `None` where its first batch is damaged, so that the clock decides.
+    fn first_timestamp(&self, active: &Segment) -> Result<Option<Timestamp>, LogError> {
+        match active.first_timestamp() {
+            Err(SegmentError::Format { .. }) => Ok(None),
+            found => found.map_err(|error| self.wrap(error)),
+        }
     }
 
     /// Seals the active segment and begins one at `base`. Nothing is synced here. The new file comes first, in full or not at all:

@@ -344,7 +344,7 @@ impl<'a> Opening<'a> {
         let list = SegmentList::new(segments, active);
         let producers = self.rebuild_producers(&list, true, log_end, &names)?;
         let gaps = self.gaps();
-        self.warn_of_lost_end(log_end, gaps);
+        self.warn_of_lost_end(log_end);
         self.warn_of_lost_start(list.first().base_offset(), gaps);
         self.unmark_cut();
         let (epochs, report, obstacle) = (self.epochs, self.report, self.obstacle);

@@ -383,7 +383,7 @@ impl HeaderWalk<'_> {
         self.fill()?;
         let skip = usize::try_from(position.value() - self.window_start.value()).unwrap_or(usize::MAX);
         let bytes = self.window.get(skip..).unwrap_or_default();
-        if is_end_of_log(bytes) && (self.log.may_grow() || self.log.is_zero_from(position)?) {
+        if is_end_of_log(bytes) && self.may_end_here()? {
             return Ok(None);
         }
         match BatchHeader::peek(bytes) {
@@ -403,6 +403,13 @@ impl HeaderWalk<'_> {
             })),
             Err(source) => Err(self.damage(source)),
         }
+    }
+
+    /// Whether zeros here are space that was reserved and never written. Where another segment follows they are only if all offsets up to
+    /// it were passed.
+    fn may_end_here(&self) -> Result<bool, SegmentError> {
+        let is_complete = self.limit == Offset::MAX || self.floor == self.limit;
+        Ok(self.log.may_grow() || is_complete && self.log.is_zero_from(self.at)?)
     }
 
     fn damage(&self, source: FormatError) -> SegmentError {

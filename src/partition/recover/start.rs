@@ -112,9 +112,9 @@ impl Opening<'_> {
     }
 
     /// A log can't end below what was synced, unless somebody else has changed its files or the disk lost what it had.
-    pub(super) fn warn_of_lost_end(&mut self, log_end: Offset, gaps: Gaps) {
+    pub(super) fn warn_of_lost_end(&mut self, log_end: Offset) {
         let Some(point) = self.params.recovery_point.filter(|point| *point > log_end) else { return };
-        if self.restarted_at.is_none() && matches!(gaps, Gaps::Below(limit) if point > limit) {
+        if self.restarted_at.is_none() {
             let warning = format!("the log ends at {log_end}, though it had been synced up to {point}");
             self.report.warnings.push(warning);
         }

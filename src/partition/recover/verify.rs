@@ -38,7 +38,14 @@ impl Opening<'_> {
                 self.cut_between(end.unwrap_or(Offset::ZERO), &reason, &later)?;
                 break;
             }
-            let found = self.recover_segment(&segment, gaps, unindexed)?;
+            let mut found = self.recover_segment(&segment, gaps, unindexed)?;
+            let next_base = segments.get(index + 1).map(|next| next.base_offset());
+            if found.fault.is_none()
+                && next_base.is_some_and(|next| next != found.next_offset)
+                && self.has_zeros(&segment)?
+            {
+                found.fault = Some(Fault::Damage("zeros before the offsets of the next segment".to_owned()));
+            }
             self.report.recovered_segments += 1;
             self.params.counters.segments_recovered.add(1);
             index += 1;
@@ -174,11 +181,16 @@ impl Opening<'_> {
 
     /// Gives back space behind the last batch that was reserved and never written.
     fn drop_zeros(&self, segment: &Segment) -> Result<(), LogError> {
-        let size = self.io(self.params.vfs.metadata(&segment.path()))?.map_or(0, |metadata| metadata.size);
-        if size <= segment.size() || self.reopening {
+        if self.reopening || !self.has_zeros(segment)? {
             return Ok(());
         }
         segment.cut_tail().map_err(|error| self.wrap(error))
+    }
+
+    /// Whether a segment's file goes on behind its last batch.
+    fn has_zeros(&self, segment: &Segment) -> Result<bool, LogError> {
+        let size = self.io(self.params.vfs.metadata(&segment.path()))?.map_or(0, |metadata| metadata.size);
+        Ok(size > segment.size())
     }
 
     /// Where a full disk has no room for what must be kept aside, the partition can be read up to there, and be reopened later.
