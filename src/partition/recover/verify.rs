@@ -38,18 +38,18 @@ impl Opening<'_> {
                 self.cut_between(end.unwrap_or(Offset::ZERO), &reason, &later)?;
                 break;
             }
-            let mut found = self.recover_segment(&segment, gaps, unindexed)?;
-            let next_base = segments.get(index + 1).map(|next| next.base_offset());
-            if found.fault.is_none()
-                && next_base.is_some_and(|next| next != found.next_offset)
-                && self.has_zeros(&segment)?
-            {
-                found.fault = Some(Fault::Damage("zeros before the offsets of the next segment".to_owned()));
-            }
+            let found = self.recover_segment(&segment, gaps, unindexed)?;
             self.report.recovered_segments += 1;
             self.params.counters.segments_recovered.add(1);
             index += 1;
             match found.fault {
+                None if self.ends_in_a_hole(&segment, found.next_offset, segments.get(index))? => {
+                    let later = segments.split_off(index);
+                    self.cut_between(found.next_offset, "zeros before the offsets of the next segment", &later)?;
+                    // At last: until they are gone, they tell of the hole.
+                    self.drop_zeros(&segment)?;
+                    break;
+                }
                 None => self.drop_zeros(&segment)?,
                 Some(Fault::Damage(reason)) => {
                     let later = segments.split_off(index);
@@ -185,6 +185,11 @@ impl Opening<'_> {
             return Ok(());
         }
         segment.cut_tail().map_err(|error| self.wrap(error))
+    }
+
+    /// Whether zeros stand where a segment should reach up to the next one.
+    fn ends_in_a_hole(&self, segment: &Segment, end: Offset, next: Option<&Arc<Segment>>) -> Result<bool, LogError> {
+        Ok(next.is_some_and(|next| next.base_offset() != end) && self.has_zeros(segment)?)
     }
 
     /// Whether a segment's file goes on behind its last batch.
