@@ -388,3 +388,40 @@ fn a_kill_at_any_change_of_a_split_loses_nothing() {
         }
     }
 }
+
+#[test]
+fn a_hole_keeps_no_partition_from_opening_on_a_full_disk() {
+    for lost in ["a segment", "its batches", "none, but a stray stands there"] {
+        let rig = four_segments();
+        let image = rig.memory.process_crash_image();
+        forget_boot(&image);
+        match lost {
+            "a segment" => image.remove_file(&log_path(3)).unwrap(),
+            "its batches" => put(&image, &log_path(3), b""),
+            _ => put(&image, &log_path(4), b""),
+        }
+        let vfs = FaultyVfs::new(image.clone());
+        for operation in [Operation::Write, Operation::Allocate] {
+            vfs.inject(Fault::new(operation, Effect::Error(std::io::ErrorKind::StorageFull)).from_nth(1));
+        }
+        let store = open(Arc::new(vfs.clone()), &rig.clock);
+        assert!(store.open_report().failed.is_empty(), "{lost}: {:?}", store.open_report().failed);
+        let partition = partition_of(&store);
+        let read = read_all(&partition);
+        assert_eq!(read, expected(i64::try_from(read.len()).unwrap()), "{lost}");
+        assert!(read.len() >= 3, "{lost}: {read:?}");
+        vfs.clear_faults();
+        partition.reopen().unwrap();
+        assert_eq!(append(&partition, "next"), partition.log_end_offset().value() - 1, "{lost}");
+        drop(store);
+        check_reopened(&image, &rig, lost);
+    }
+}
+
+fn check_reopened(image: &MemoryVfs, rig: &Rig, lost: &str) {
+    let store = open(Arc::new(image.process_crash_image()), &rig.clock);
+    let mut kept = read_all(&partition_of(&store));
+    assert_eq!(kept.pop().unwrap().1, "next", "{lost}");
+    assert_eq!(kept, expected(i64::try_from(kept.len()).unwrap()), "{lost}");
+    assert!(!store.open_report().partitions[0].cuts.is_empty(), "{lost}: what was cut is told");
+}

@@ -35,7 +35,8 @@ impl Opening<'_> {
         while let Some(segment) = segments.get(index).cloned() {
             if let Some(reason) = gap_reason(end, segment.base_offset(), gaps) {
                 let later = segments.split_off(index);
-                self.cut_between(end.unwrap_or(Offset::ZERO), &reason, &later)?;
+                let cut = self.cut_between(end.unwrap_or(Offset::ZERO), &reason, &later);
+                self.tolerate_full_disk(cut)?;
                 break;
             }
             let found = self.recover_segment(&segment, gaps, unindexed)?;
@@ -45,9 +46,11 @@ impl Opening<'_> {
             match found.fault {
                 None if self.ends_in_a_hole(&segment, found.next_offset, segments.get(index))? => {
                     let later = segments.split_off(index);
-                    self.cut_between(found.next_offset, "zeros before the offsets of the next segment", &later)?;
+                    let reason = "zeros before the offsets of the next segment";
+                    let cut = self.cut_between(found.next_offset, reason, &later);
                     // At last: until they are gone, they tell of the hole.
-                    self.drop_zeros(&segment)?;
+                    let cut = cut.and_then(|()| self.drop_zeros(&segment));
+                    self.tolerate_full_disk(cut)?;
                     break;
                 }
                 None => self.drop_zeros(&segment)?,
@@ -144,7 +147,8 @@ impl Opening<'_> {
         *segments = kept;
         for stray in strays {
             let reason = "an empty segment where the one before doesn't end";
-            self.set_aside(std::slice::from_ref(&stray), stray.base_offset(), reason)?;
+            let cut = self.set_aside(std::slice::from_ref(&stray), stray.base_offset(), reason);
+            self.tolerate_full_disk(cut)?;
         }
         Ok(())
     }
