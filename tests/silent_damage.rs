@@ -442,10 +442,10 @@ fn a_read_inside_of_a_batch_that_says_it_ends_too_early_is_an_error_in_a_log_wit
         let rig = Rig::new(&[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0")]);
         for round in 0..3 {
             let keys = ["gone".to_owned(), format!("a{round}"), format!("b{round}"), format!("c{round}")];
-            rig.partition.append(&keys.each_ref().map(|key| Record::keyed(key, "v"))).unwrap();
+            rig.partition.append(&keys.each_ref().map(|key| Record::keyed(key, "v").timestamp(at(round)))).unwrap();
         }
         rig.partition.roll().unwrap();
-        rig.partition.append(&[Record::keyed("gone", "last")]).unwrap();
+        rig.partition.append(&[Record::keyed("gone", "last").timestamp(at(3))]).unwrap();
         rig.partition.roll().unwrap();
         rig.partition.compact().unwrap();
         rig.store.clone().close().unwrap();
@@ -455,6 +455,7 @@ fn a_read_inside_of_a_batch_that_says_it_ends_too_early_is_an_error_in_a_log_wit
         log.write_at(&[before[0] ^ 1 << bit], byte).unwrap();
         for store in [follow(&rig.memory, &rig.clock), open(Arc::new(rig.memory.clone()), &rig.clock)] {
             assert_eq!(kind_at(&partition_of(&store), 3), Some(ErrorKind::Corrupt), "byte {byte}, bit {bit}");
+            is_corrupt(partition_of(&store).find_offset(OffsetSpec::Timestamp(at(1))));
         }
     }
 }

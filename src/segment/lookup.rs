@@ -34,11 +34,20 @@ impl Segment {
                 found => break found,
             }
         };
-        let is_there = found.is_some_and(|(_, header)| header.base_offset() <= offset);
-        if let Some((position, header)) = before.filter(|_| !is_there && !self.is_dense()) {
-            self.log.parse_at(position, &header)?;
+        if found.is_none_or(|(_, header)| header.base_offset() > offset) {
+            self.check_gap(before, offset.next())?;
         }
         Ok(found)
+    }
+
+    /// Verifies the batch before a gap, in a segment that may have some: its header may say that it ends too early, or hide the next one.
+    fn check_gap(&self, before: Option<(Position, BatchHeader)>, next: Offset) -> Result<(), SegmentError> {
+        match before {
+            Some((position, header)) if !self.is_dense() && header.last_offset().next() < next => {
+                self.log.parse_at(position, &header).map(|_| ())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The base offset of a batch that begins at or behind `position`, not far from it where the index has one.
@@ -95,11 +104,13 @@ impl Segment {
         let qualifies = |header: &BatchHeader| {
             header.last_offset() >= offset && header.max_timestamp().is_some_and(|timestamp| timestamp >= target)
         };
-        let mut walk = self.walk_to_time(target, offset)?;
+        let (mut walk, mut before) = (self.walk_to_time(target, offset)?, None);
         while let Some((position, header)) = walk.next_header()? {
+            self.check_gap(before, header.base_offset())?;
             if qualifies(&header) {
                 return self.log.parse_at(position, &header).map(|batch| Some((position, batch)));
             }
+            before = Some((position, header));
         }
         Ok(None)
     }
