@@ -207,7 +207,15 @@ fn compacted_with_a_start() -> Rig {
 
 /// A log of batches with four records each that was cut inside one, so that it lacks 12 and 13; its start is 5, its end 18.
 fn cut_inside_a_batch() -> Rig {
-    let rig = Rig::new(&[]);
+    cut_inside_a_batch_with(&[])
+}
+
+fn cut_inside_a_preallocated_batch() -> Rig {
+    cut_inside_a_batch_with(&[("preallocate", "true"), ("segment.bytes", "500")])
+}
+
+fn cut_inside_a_batch_with(entries: &[(&str, &str)]) -> Rig {
+    let rig = Rig::new(entries);
     let append_four = || _ = rig.partition.append_with(&vec![Record::new("v"); 4], Durability::Durable).unwrap();
     append_four();
     append_four();
@@ -232,9 +240,11 @@ fn offsets_from(partition: &Partition, start: i64) -> Vec<i64> {
 
 #[test]
 fn an_interrupted_cut_around_the_log_start_leaves_the_old_log_or_a_prefix_of_it() {
-    for (prepare, start, cuts) in
-        [(compacted_with_a_start as fn() -> Rig, 10, [9, 10, 11]), (cut_inside_a_batch, 5, [1, 2, 5])]
-    {
+    for (prepare, start, cuts) in [
+        (compacted_with_a_start as fn() -> Rig, 10, [9, 10, 11]),
+        (cut_inside_a_batch, 5, [1, 2, 5]),
+        (cut_inside_a_preallocated_batch, 5, [1, 2, 5]),
+    ] {
         let before = offsets_from(&prepare().partition, start);
         for end in cuts {
             let cut = |rig: &Rig| _ = rig.partition.truncate_to(offset(end));
@@ -317,5 +327,28 @@ fn grow_after_an_opening_without_notes(rig: &Rig, image: &MemoryVfs, when: &str)
         let store = open(Arc::new(image.torn_crash_image(seed)), &rig.clock);
         let rows = offsets_from(&partition_of(&store), first);
         assert!(rows.iter().copied().eq((first..).take(rows.len())), "{when}, power lost with {seed}: {rows:?}");
+    }
+}
+
+#[test]
+fn a_restart_finds_the_log_that_reopening_after_a_failed_cut_made() {
+    for preallocate in ["true", "false"] {
+        for nth in 1.. {
+            let rig = Rig::new(&[("preallocate", preallocate), ("segment.bytes", "500")]);
+            for _ in 0..2 {
+                rig.partition.append_with(&vec![Record::new("v"); 3], Durability::Durable).unwrap();
+            }
+            rig.partition.delete_records_before(offset(4)).unwrap();
+            rig.store.checkpoint().unwrap();
+            rig.vfs.inject(Fault::new(Operation::Any, Effect::Error(ErrorKind::Other)).nth(nth));
+            rig.partition.truncate_to(offset(4)).ok();
+            rig.vfs.clear_faults();
+            if rig.vfs.faults_struck() == 0 {
+                break;
+            }
+            let end = rig.partition.reopen().unwrap().log_end_offset;
+            let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+            assert_eq!(partition_of(&store).log_end_offset(), end, "preallocate: {preallocate}, call {nth}");
+        }
     }
 }

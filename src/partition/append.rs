@@ -14,7 +14,7 @@ use crate::format::{
     BatchBuilder, BatchHeader, BatchOptions, Compression, ProducerStamp, Record, RecordBatch, TransactionMarker,
     assign_offsets, set_timestamps,
 };
-use crate::segment::{BatchFacts, Segment, SegmentError};
+use crate::segment::{BatchFacts, Segment, SegmentError, SegmentOptions};
 use crate::types::{Offset, Timestamp, TimestampType};
 
 /// Builders kept for the next append, so that it needs no new buffer.
@@ -356,7 +356,16 @@ impl Inner {
     /// A new segment. A `.log` that can be neither finished nor removed would be taken for the active segment by the next opening,
     /// so that the partition is offline then.
     pub(super) fn create_segment(&self, base: Offset) -> Result<std::sync::Arc<Segment>, LogError> {
-        let created = Segment::create(std::sync::Arc::clone(&self.vfs), &self.dir, base, self.segment_options());
+        self.create_segment_with(base, self.segment_options())
+    }
+
+    /// As [`Inner::create_segment`], with other options than the topic's.
+    pub(super) fn create_segment_with(
+        &self,
+        base: Offset,
+        options: SegmentOptions,
+    ) -> Result<std::sync::Arc<Segment>, LogError> {
+        let created = Segment::create(std::sync::Arc::clone(&self.vfs), &self.dir, base, options);
         created.inspect(Segment::expect_dense).map(std::sync::Arc::new).map_err(|failed| {
             let error = self.wrap(failed.error);
             if failed.is_left_behind {

@@ -20,7 +20,7 @@ use super::segments::SegmentList;
 use super::snapshots::Rebuilt;
 use super::{Inner, LogError, Partition, Writer, load, store};
 use crate::format::file_name::FileName;
-use crate::segment::{Segment, SegmentError};
+use crate::segment::{Segment, SegmentError, SegmentOptions};
 use crate::types::{Offset, Position};
 use crate::vfs::OpenMode;
 
@@ -199,7 +199,9 @@ impl Inner {
             self.write_durable_snapshot(offset, &producers.table.snapshot())?;
             producers.last_snapshot = Some(offset);
         }
-        let keeper = self.create_segment(offset)?;
+        // Recovery knows one whose cut never came to its end by its empty file.
+        let options = SegmentOptions { preallocate: 0, ..self.segment_options() };
+        let keeper = self.create_segment_with(offset, options)?;
         self.sync_folder()?;
         Ok(keeper)
     }

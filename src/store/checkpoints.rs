@@ -224,7 +224,13 @@ impl NoteKeeper {
         self.write(&mut state)
     }
 
+    /// Brings the files up to date with the lines, durably. After an error nothing is known of what they hold: the next write writes all.
     fn write(&self, state: &mut State) -> Result<(), IoError> {
+        let written = self.write_changed(state);
+        written.inspect_err(|_| state.written.clear())
+    }
+
+    fn write_changed(&self, state: &mut State) -> Result<(), IoError> {
         let mut contents = offsets(&state.lines);
         contents.push((layout::UNBROKEN, unbroken(&state.lines)));
         contents.extend(verified(&*self.vfs, &state.lines));
@@ -236,7 +242,7 @@ impl NoteKeeper {
                 changed = true;
             }
         }
-        if changed { self.vfs.sync_dir(&self.root).inspect_err(|_| state.written.clear()) } else { Ok(()) }
+        if changed { self.vfs.sync_dir(&self.root) } else { Ok(()) }
     }
 }
 
