@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stratalog::format::TransactionResult::{Abort, Commit};
-use stratalog::vfs::{FaultyVfs, MemoryVfs, OpenMode, Vfs};
+use stratalog::vfs::{FaultyVfs, Hook, MemoryVfs, OpenMode, Operation, Vfs};
 use stratalog::{
     Clock as _, CompactionOptions, Durability, ErrorKind, LogError, LogStore, ManualClock, Partition, Record,
     StoreConfig, StoreOptions, TickReport, Timestamp,
@@ -683,5 +684,59 @@ fn after_a_power_loss_at_any_moment_of_a_compaction_no_key_has_lost_its_durable_
                 assert_eq!(read_all(&partition).len(), found.len(), "{when}");
             }
         }
+    }
+}
+
+#[test]
+fn a_cut_beside_a_compaction_makes_no_sound_log_uncleanable() {
+    for end in [4, 3] {
+        let rig = compacted(&[]);
+        (0..2).for_each(|_| _ = rig.partition.append(&vec![Record::keyed("k", "v"); 4]).unwrap());
+        rig.partition.truncate_to(offset(6)).unwrap();
+        put(&rig.partition, "k", "behind the gap");
+        rig.partition.roll().unwrap();
+        let cut = |_| {
+            rig.partition.truncate_to(offset(end)).unwrap();
+            ControlFlow::Continue(())
+        };
+        let report = rig.partition.compact_with(&CompactionOptions::new().on_progress(&cut)).unwrap();
+        assert!(!report.is_complete, "{end}");
+        assert_eq!((rig.partition.uncleanable(), rig.partition.log_end_offset()), (None, offset(end)));
+        put(&rig.partition, "k", "newest");
+        rig.partition.roll().unwrap();
+        assert!(rig.partition.compact().unwrap().is_complete, "{end}");
+    }
+}
+
+#[test]
+fn a_compaction_whose_files_a_reopening_removes_ends_early() {
+    for nth in 1.. {
+        let rig = compacted(&[]);
+        (0..20).for_each(|_| _ = put(&rig.partition, "k", "v"));
+        rig.partition.roll().unwrap();
+        let gate = rig.vfs.block(Hook::at(Operation::Any).path(".cleaned").nth(nth));
+        let report = std::thread::scope(|scope| {
+            let compaction = scope.spawn(|| rig.partition.compact());
+            while !gate.is_reached() && !compaction.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let was_reached = gate.is_reached();
+            let reopening = scope.spawn(|| rig.partition.reopen());
+            // While the compaction swaps its files, it goes on behind it.
+            std::thread::sleep(Duration::from_millis(20));
+            gate.release();
+            reopening.join().unwrap().unwrap();
+            let report = compaction.join().unwrap().unwrap_or_else(|error| panic!("call {nth}: {error}"));
+            was_reached.then_some(report)
+        });
+        assert_eq!(rig.partition.uncleanable(), None, "call {nth}");
+        let left = if report.is_none_or(|report| report.is_complete) { 1 } else { 20 };
+        assert_eq!(offsets(&rig.partition).len(), left, "call {nth}");
+        if report.is_none() {
+            assert!(nth > 5, "no call was stopped");
+            return;
+        }
+        assert!(rig.partition.compact().unwrap().is_complete);
+        assert_eq!(offsets(&rig.partition), [19]);
     }
 }

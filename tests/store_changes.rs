@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stratalog::vfs::{Effect, Fault, FaultyVfs, Hook, MemoryVfs, Operation, Vfs};
-use stratalog::{Durability, LogStore, ManualClock, Record, StoreError, StoreOptions, TopicConfig};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, Hook, MemoryVfs, Operation, PathFilter, Vfs};
+use stratalog::{Clock as _, Durability, LogStore, ManualClock, Record, StoreError, StoreOptions, TopicConfig};
 use support::{at, config, partition_of, read_all};
 
 fn open(vfs: &(impl Vfs + Clone + 'static)) -> LogStore {
@@ -200,5 +200,26 @@ fn a_deletion_that_is_overtaken_by_a_close_says_what_became_of_the_topic() {
         });
         vfs.clear_hooks();
         assert_eq!(open(&vfs).topic("t").is_err(), deleted.is_ok(), "call {nth}: {deleted:?}");
+    }
+}
+
+#[test]
+fn a_deletion_that_failed_half_way_and_is_called_again_leaves_no_folder() {
+    for nth in 1..=3 {
+        let memory = MemoryVfs::new();
+        let vfs = FaultyVfs::new(memory.clone());
+        let clock = ManualClock::new(at(0));
+        let store = StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(clock.clone())).open("/log").unwrap();
+        store.create_topic("t", 3, config(&[("file.delete.delay.ms", "1000")])).unwrap();
+        vfs.inject(
+            Fault::new(Operation::Rename, Effect::Error(io::ErrorKind::Other)).on(PathFilter::contains("/t-")).nth(nth),
+        );
+        assert!(store.delete_topic("t").is_err(), "{nth}");
+        store.delete_topic("t").unwrap();
+        clock.advance(1001);
+        store.tick(clock.now()).unwrap();
+        let folders: Vec<_> = memory.read_dir("/log".as_ref()).unwrap();
+        let left: Vec<_> = folders.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name).collect();
+        assert_eq!(left, [""; 0], "{nth}");
     }
 }

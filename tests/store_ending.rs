@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use stratalog::vfs::{FaultyVfs, Gate, Hook, MemoryVfs, Operation};
 use stratalog::{
-    CompactionOptions, Durability, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreError,
+    CompactionOptions, Durability, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreConfig, StoreError,
     StoreOptions, TopicConfig,
 };
 use support::{at, config, partition_of, read_all};
@@ -345,4 +345,28 @@ fn maintenance_threads_leave_the_folder_alone_once_the_store_is_closed() {
     assert_eq!(vfs.mutations(), mutations);
     maintenance.stop().unwrap();
     next.close().unwrap();
+}
+
+#[test]
+fn a_topic_that_is_deleted_meanwhile_fails_no_work_on_the_others() {
+    type Work = fn(&LogStore) -> Result<(), StoreError>;
+    let works: [(Hook, Work); 2] = [
+        (Hook::at(Operation::Sync).path("/a-0"), LogStore::flush),
+        (Hook::at(Operation::ReadDir).path("/a-0"), |store| store.remove_cut_files().map(drop)),
+    ];
+    for (hook, work) in works {
+        let vfs = FaultyVfs::new(MemoryVfs::new());
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let options = StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(clock);
+        let options = options.config(StoreConfig::new().num_recovery_threads(1));
+        let store = options.open("/log").unwrap();
+        for name in ["a", "b"] {
+            let partition = store.create_topic(name, 1, TopicConfig::new()).unwrap().partition(0).unwrap();
+            partition.append(&[Record::new("v")]).unwrap();
+        }
+        let other = store.clone();
+        vfs.hook(hook, move |_| other.delete_topic("b").unwrap());
+        work(&store).unwrap();
+        assert!(store.topic("b").is_err(), "it was deleted in between");
+    }
 }

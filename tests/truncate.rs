@@ -3,11 +3,12 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use stratalog::{Partition, Record};
-use support::{Rig, append, bases, offset, open, partition_of, read_all};
+use stratalog::vfs::{Hook, Operation};
+use stratalog::{LogError, OffsetSpec, Partition, Record};
+use support::{Rig, append, append_at, at, bases, offset, open, partition_of, read_all};
 
 #[test]
 fn appending_and_cutting_the_last_record_thirty_times_reads_exact_each_time() {
@@ -87,6 +88,64 @@ fn the_new_end_is_kept_where_no_batch_reaches_up_to_it() {
         assert_eq!(append_keyed(&rig.partition), 5, "{number}");
         assert_eq!(read_all(&rig.partition), [(5, "next".to_owned())], "{number}");
     }
+}
+
+/// A log with a gap that a cut inside a batch left: 0 to 3, then 6 and on. Opened anew, so that nothing of it is in memory.
+fn with_a_gap() -> Rig {
+    let rig = Rig::new(&[]);
+    (0..2).for_each(|_| _ = rig.partition.append(&vec![Record::new("v"); 4]).unwrap());
+    rig.partition.truncate_to(offset(6)).unwrap();
+    append_at(&rig.partition, "behind the gap", 1000);
+    rig.partition.roll().unwrap();
+    append_at(&rig.partition, "last", 2000);
+    let Rig { memory, vfs, clock, store, .. } = rig;
+    store.close().unwrap();
+    let store = open(Arc::new(vfs.clone()), &clock);
+    let partition = partition_of(&store);
+    Rig { memory, vfs, clock, store, partition }
+}
+
+/// Stops `look` at each of its calls to the disk in turn, and cuts the log below its gap meanwhile.
+fn assert_sound_beside_a_cut(look: impl Fn(&Partition) -> Result<(), LogError> + Sync) {
+    for nth in 1.. {
+        let rig = with_a_gap();
+        let gate = rig.vfs.block(Hook::at(Operation::Any).nth(nth));
+        let (sender, has_cut) = mpsc::channel();
+        let was_reached = std::thread::scope(|scope| {
+            let looking = scope.spawn(|| look(&rig.partition));
+            while !gate.is_reached() && !looking.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let was_reached = gate.is_reached();
+            scope.spawn(|| sender.send(rig.partition.truncate_to(offset(4))));
+            // Where the cut needs what the reader holds, it goes on behind it.
+            let cut = has_cut.recv_timeout(Duration::from_millis(100));
+            gate.release();
+            looking.join().unwrap().unwrap_or_else(|error| panic!("call {nth}, {cut:?}: {error}"));
+            was_reached
+        });
+        assert_eq!(rig.partition.log_end_offset(), offset(4));
+        if !was_reached {
+            assert!(nth > 2, "no call was stopped");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_lookup_by_time_beside_a_cut_takes_no_gap_of_the_old_log_for_damage() {
+    for target in [500, 1500, 5000] {
+        assert_sound_beside_a_cut(|partition| partition.find_offset(OffsetSpec::Timestamp(at(target))).map(drop));
+    }
+    assert_sound_beside_a_cut(|partition| partition.find_offset(OffsetSpec::MaxTimestamp).map(drop));
+}
+
+#[test]
+fn a_read_beside_a_cut_takes_no_gap_of_the_old_log_for_damage() {
+    assert_sound_beside_a_cut(|partition| match partition.read(offset(4)).fetch() {
+        Err(LogError::OffsetOutOfRange { .. }) => Ok(()),
+        found => found.map(drop),
+    });
 }
 
 #[test]

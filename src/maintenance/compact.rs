@@ -128,10 +128,31 @@ pub struct CompactionReport {
     pub segments_after: usize,
     /// Everything below this offset has been compacted.
     pub end_offset: Offset,
-    /// Whether it went through; `false` when it was cancelled, or when the log was cut or closed meanwhile.
+    /// Whether it went through; `false` when it was cancelled, or when the log was cut, reopened or closed meanwhile.
     pub is_complete: bool,
     /// How long it took, by the store's clock.
     pub duration: Duration,
+}
+
+impl CompactionReport {
+    /// Of a compaction that has not begun, in a log that is clean up to `first_dirty`.
+    const fn of_nothing(first_dirty: Offset) -> Self {
+        Self {
+            bytes_read: 0,
+            bytes_written: 0,
+            records_before: 0,
+            records_after: 0,
+            unkeyed_records: 0,
+            keys: 0,
+            key_memory: 0,
+            key_room: 0,
+            segments_before: 0,
+            segments_after: 0,
+            end_offset: first_dirty,
+            is_complete: false,
+            duration: Duration::ZERO,
+        }
+    }
 }
 
 impl Partition {
@@ -183,23 +204,33 @@ impl Partition {
         }
         let now = self.clock().now();
         let generation = self.generation();
-        let extent = extent(self, &settings, now)?;
+        let Some(extent) = extent(self, generation, &settings, now)? else {
+            return Ok(CompactionReport::of_nothing(self.first_dirty_offset().unwrap_or(Offset::ZERO)));
+        };
         compact(self, &settings, (generation, extent), now, options)
     }
 }
 
-/// What of a partition is to be compacted. `None` of its facts are read that its settings don't ask for. Damage that hides an age marks
-/// the partition.
-pub(super) fn extent(partition: &Partition, settings: &TopicSettings, now: Timestamp) -> Result<Extent, LogError> {
+/// What of a partition is to be compacted; `None` where the log was cut or reopened since that `generation`, and what was looked at is
+/// gone. No facts are read that its settings don't ask for. Damage that hides an age marks the partition.
+pub(super) fn extent(
+    partition: &Partition,
+    generation: Generation,
+    settings: &TopicSettings,
+    now: Timestamp,
+) -> Result<Option<Extent>, LogError> {
     // In this order: whatever is appended in between is above the last stable offset that was read.
     let (last_stable, log_start) = (partition.last_stable_offset(), partition.log_start_offset());
     let compacted_to = partition.first_dirty_offset();
     let segments = partition.segments();
     let spans: Result<Vec<_>, SegmentError> =
         segments.iter().zip(segments.iter().skip(1)).map(|(segment, next)| span(segment, next, settings)).collect();
-    let sealed = spans.map_err(|error| give_up_if_damaged(partition, LogError::segment(partition.id(), error)))?;
+    let sealed = match spans {
+        Ok(sealed) => sealed,
+        Err(error) => return judge(partition, generation, LogError::segment(partition.id(), error)).map(|()| None),
+    };
     let log_end = partition.log_end_offset();
-    Ok(Extent::of(&LogFacts { sealed: &sealed, log_start, log_end, last_stable, compacted_to }, settings, now))
+    Ok(Some(Extent::of(&LogFacts { sealed: &sealed, log_start, log_end, last_stable, compacted_to }, settings, now)))
 }
 
 fn span(segment: &Segment, next: &Segment, settings: &TopicSettings) -> Result<SegmentSpan, SegmentError> {
@@ -223,22 +254,24 @@ pub(super) fn compact(
 ) -> Result<CompactionReport, LogError> {
     let run = Run { partition, generation, settings, extent, now, options };
     let begun = partition.clock().now();
-    let result = run.run();
-    if let Ok(report) = &result {
-        partition.counters().compactions.add(u64::from(report.is_complete));
-    }
+    let report = run.run()?;
+    partition.counters().compactions.add(u64::from(report.is_complete));
     let ended = partition.clock().now();
     let duration = Duration::from_millis(u64::try_from(ended.millis_since(begun)).unwrap_or(0));
-    let result = result.map(|report| CompactionReport { duration, ..report });
-    result.map_err(|error| give_up_if_damaged(partition, error))
+    Ok(CompactionReport { duration, ..report })
 }
 
-/// Marks the partition for an error that would come again.
-fn give_up_if_damaged(partition: &Partition, error: LogError) -> LogError {
-    if is_about_the_bytes(error.kind()) {
+/// What an error says of the log: nothing where it was cut or reopened since that `generation`, for the files that were looked at are gone,
+/// and what is known of gaps is known of the new ones. One that would come again marks the partition.
+fn judge(partition: &Partition, generation: Generation, error: LogError) -> Result<(), LogError> {
+    let is_damage = is_about_the_bytes(error.kind());
+    if generation != partition.generation() && (is_damage || error.is_not_found()) {
+        return Ok(());
+    }
+    if is_damage {
         partition.set_uncleanable(error.to_string());
     }
-    error
+    Err(error)
 }
 
 /// Whether reading the same bytes again ends in the same error. What the operating system refuses passes: a full disk, no
@@ -272,21 +305,7 @@ impl From<LogError> for Early {
 
 impl Run<'_> {
     fn run(&self) -> Result<CompactionReport, LogError> {
-        let mut report = CompactionReport {
-            bytes_read: 0,
-            bytes_written: 0,
-            records_before: 0,
-            records_after: 0,
-            unkeyed_records: 0,
-            keys: 0,
-            key_memory: 0,
-            key_room: 0,
-            segments_before: 0,
-            segments_after: 0,
-            end_offset: self.extent.first_dirty,
-            is_complete: false,
-            duration: Duration::ZERO,
-        };
+        let mut report = CompactionReport::of_nothing(self.extent.first_dirty);
         let meter = RefCell::new(Meter::new(self));
         let outcome = self.clean(&mut report, &meter);
         let amount = meter.into_inner().total;
@@ -300,7 +319,7 @@ impl Run<'_> {
                 Ok(CompactionReport { end_offset: end, is_complete: true, ..report })
             }
             Err(Early::Cancelled) => Ok(report),
-            Err(Early::Failed(error)) => Err(error),
+            Err(Early::Failed(error)) => judge(self.partition, self.generation, error).map(|()| report),
         }
     }
 

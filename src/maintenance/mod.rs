@@ -190,7 +190,7 @@ fn eligible(partition: &Partition, now: Timestamp) -> Result<Option<Extent>, Log
         return Ok(None);
     }
     let generation = partition.generation();
-    let extent = compact::extent(partition, &settings, now)?;
+    let Some(extent) = compact::extent(partition, generation, &settings, now)? else { return Ok(None) };
     if extent.is_note_wrong {
         partition.set_compacted_to(generation, extent.first_dirty);
     }

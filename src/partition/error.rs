@@ -149,6 +149,11 @@ impl LogError {
         matches!(self, Self::Segment { source: SegmentError::Io(error), .. } if error.failed_to_open())
     }
 
+    /// Whether a file isn't there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Segment { source: SegmentError::Io(error), .. } if error.is_not_found())
+    }
+
     /// What this error means for a caller.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

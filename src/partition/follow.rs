@@ -139,8 +139,7 @@ impl Partition {
 fn is_change(error: &LogError) -> bool {
     match error {
         LogError::Changed { .. } | LogError::Segment { source: SegmentError::Changed { .. }, .. } => true,
-        LogError::Segment { source: SegmentError::Io(error), .. } => error.is_not_found(),
-        _ => false,
+        error => error.is_not_found(),
     }
 }
 
@@ -300,7 +299,6 @@ impl Inner {
                 Ok(Some(Arc::clone(active)))
             }
             Err(SegmentError::Changed { .. }) => Ok(None),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.wrap(error)),
         }
     }

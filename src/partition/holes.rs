@@ -5,14 +5,26 @@
 //! they can be seen. A reader in another process reads that note where it meets a gap.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::segments::SegmentList;
 use super::{Inner, LogError, Partition, load};
 use crate::format::FormatError;
 use crate::segment::{Segment, SegmentError};
-use crate::types::{Offset, Position};
+use crate::types::{ErrorKind, Offset, Position};
+
+/// How often a reader looks at a log that is cut or reopened again and again, before what it met counts.
+const LOOKS_MAX: usize = 4;
 
 impl Inner {
+    /// Says that the log is unbroken from `end` on, once `list` is what readers see. Who still reads the old log, which may have gaps there,
+    /// learns from the generation that it isn't the one this speaks of.
+    pub(super) fn lower_unbroken(&self, list: &SegmentList, end: Offset) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.unbroken_from.fetch_min(end.value(), Ordering::AcqRel);
+        self.expect_dense(list);
+    }
+
     /// Lets readers take gaps inside of segments for damage where the log has none. A reader in another process notes what the writer says
     /// when it lists the folder.
     pub(super) fn expect_dense(&self, list: &SegmentList) {
@@ -54,6 +66,18 @@ impl Inner {
 }
 
 impl Partition {
+    /// Does `look`, again where it met damage in a log that was cut or reopened meanwhile: what is known of gaps is known of the new one.
+    pub(super) fn again_if_cut<T>(&self, look: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        for _ in 1..LOOKS_MAX {
+            let generation = self.generation();
+            match look() {
+                Err(error) if error.kind() == ErrorKind::Corrupt && generation != self.generation() => {}
+                looked => return looked,
+            }
+        }
+        look()
+    }
+
     /// As [`Inner::check_no_holes`].
     pub(crate) fn check_no_holes(&self, segments: &[Arc<Segment>]) -> Result<(), LogError> {
         self.inner.check_no_holes(segments).map_err(|error| self.inner.wrap(error))

@@ -48,7 +48,7 @@ impl Partition {
             let is_of_all = matches!(spec, OffsetSpec::Latest | OffsetSpec::MaxTimestamp);
             return self.following(|| self.find_now(spec), |found| found.is_none() || is_of_all);
         }
-        self.find_now(spec)
+        self.again_if_cut(|| self.find_now(spec))
     }
 
     fn find_now(&self, spec: OffsetSpec) -> Result<Option<FoundOffset>, LogError> {

@@ -81,7 +81,7 @@ impl Read<'_> {
         if self.partition.inner.read_only {
             return self.partition.following(|| self.fetch_now(), Batches::is_empty);
         }
-        self.fetch_now()
+        self.partition.again_if_cut(|| self.fetch_now())
     }
 
     fn fetch_now(&self) -> Result<Batches, LogError> {

@@ -149,12 +149,11 @@ impl Inner {
             writer.segment_created = self.clock.now();
         }
         let list = self.end_with(sealed, active, keeper)?;
-        self.unbroken_from.fetch_min(offset.value(), Ordering::AcqRel);
         self.lower_recovery_point(offset);
         self.lower_first_dirty(list.active().base_offset());
         self.forget_rewrites_from(offset);
-        self.expect_dense(&list);
-        self.show(list, self.offsets.log_start().min(offset), offset, producers.first_unstable());
+        self.show(list.clone(), self.offsets.log_start().min(offset), offset, producers.first_unstable());
+        self.lower_unbroken(&list, offset);
         self.adopt_producers(writer, producers);
         self.epochs.update(|table| table.truncate_from_end(offset));
         self.epochs.persist().map_err(|error| self.wrap(error))?;
@@ -238,6 +237,8 @@ impl Inner {
         writer.segment_created = self.clock.now();
         self.show(SegmentList::new(Vec::new(), new), offset, offset, None);
         store(&self.recovery_point, offset);
+        // The old log may have had gaps above.
+        self.generation.fetch_add(1, Ordering::AcqRel);
         store(&self.unbroken_from, offset);
         self.forget_rewrites_from(Offset::ZERO);
         self.first_dirty.store(Offset::to_wire(None), Ordering::Release);

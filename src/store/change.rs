@@ -170,9 +170,12 @@ impl Shared {
             topic.partitions().iter().for_each(Partition::detach_held);
         }
         let now = self.opener.clock.now();
-        for dir in removal::mark_deleted(vfs, root, name, now)? {
+        let mut renamed = Vec::new();
+        let marked = removal::mark_deleted(vfs, root, name, now, &mut renamed);
+        for dir in renamed {
             admin.removals.add(Deadline::after(&*self.opener.clock, delay_ms), dir);
         }
+        marked?;
         // Before the list forgets the topic: a new one of its name must not inherit offsets from the checkpoints.
         self.opener.notes.forget(name)?;
         admin.list.remove(vfs, root, std::slice::from_ref(name))?;

@@ -187,9 +187,10 @@ impl LogStore {
     /// [`StoreError::Closed`].
     pub fn remove_cut_files(&self) -> Result<CutFiles, StoreError> {
         self.shared.check_writable()?;
-        let removed: Vec<_> = self.shared.own_partitions().iter().map(Partition::remove_cut_files).collect();
-        let total = removed.into_iter().try_fold(CutFiles::default(), |total, one| Ok::<_, LogError>(total.plus(one?)));
-        Ok(total?)
+        let nothing = CutFiles::default();
+        let remove = |partition: &Partition| self.shared.unless_deleted(partition.remove_cut_files(), nothing);
+        let removed: Vec<_> = self.shared.own_partitions().iter().map(remove).collect();
+        Ok(removed.into_iter().try_fold(nothing, |total, one| Ok::<_, LogError>(total.plus(one?)))?)
     }
 
     /// Creates a topic of 1 to 100000 partitions.
@@ -390,8 +391,17 @@ impl Shared {
 
     /// Does `work` for every partition that is ours to write, whatever happens to the others; the first failure.
     fn for_each_partition(&self, work: impl Fn(&Partition) -> Result<(), LogError> + Sync) -> Result<(), LogError> {
+        let work = |partition: &Partition| self.unless_deleted(work(partition), ());
         let results = in_parallel(self.settings.num_recovery_threads, &self.own_partitions(), work);
         results.into_iter().collect()
+    }
+
+    /// The result of work on a partition, `nothing` where its topic was deleted meanwhile.
+    fn unless_deleted<T>(&self, result: Result<T, LogError>, nothing: T) -> Result<T, LogError> {
+        match result {
+            Err(LogError::Closed { .. }) if self.check_open().is_ok() => Ok(nothing),
+            result => result,
+        }
     }
 
     /// Writes the checkpoints. What only marks in the partitions' folders said is said there then, and the marks go.

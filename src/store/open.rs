@@ -190,8 +190,9 @@ impl Opening {
         let deleting = list.entries().filter(|entry| entry.state == TopicState::Deleting);
         let mut gone = Vec::new();
         for entry in deleting {
-            match removal::mark_deleted(&*vfs, &self.root, &entry.name, now) {
-                Ok(_) => gone.push(entry.name.clone()),
+            // The scan that comes next finds what was renamed.
+            match removal::mark_deleted(&*vfs, &self.root, &entry.name, now, &mut Vec::new()) {
+                Ok(()) => gone.push(entry.name.clone()),
                 Err(error) => self.report.warnings.push(OpenWarning::new(PostponedWork::TopicDeletion, error)),
             }
         }

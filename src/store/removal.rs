@@ -81,19 +81,19 @@ fn remove_tree(vfs: &dyn Vfs, dir: &Path, depth: u32, budget: &mut usize) -> Res
     unless_missing(vfs.remove_dir(dir)).map(|()| true)
 }
 
-/// Renames, durably, the folders of all partitions of `topic`, so that nobody takes them for live ones; returns the new
-/// paths.
+/// Renames, durably, the folders of all partitions of `topic`, so that nobody takes them for live ones. Adds the new paths to `renamed`,
+/// also where another folder fails.
 pub(super) fn mark_deleted(
     vfs: &dyn Vfs,
     root: &Path,
     topic: &TopicName,
     now: Timestamp,
-) -> Result<Vec<PathBuf>, IoError> {
-    let mut renamed = Vec::new();
+    renamed: &mut Vec<PathBuf>,
+) -> Result<(), IoError> {
     for id in layout::partitions_of(vfs, root, topic)? {
         let target = root.join(PartitionDirName::delete(topic.as_str(), id.partition.value(), random_id(now)));
         vfs.rename(&layout::partition_dir(root, &id), &target)?;
         renamed.push(target);
     }
-    vfs.sync_dir(root).map(|()| renamed)
+    vfs.sync_dir(root)
 }

@@ -76,10 +76,9 @@ impl Partition {
         }
         inner.lower_recovery_point(opened.log_end);
         inner.lower_first_dirty(opened.list.active().base_offset());
-        inner.unbroken_from.fetch_min(opened.log_end.value(), Ordering::AcqRel);
         opened.list = inner.rewrite_above(&opened.list, self.recovery_point())?;
-        inner.expect_dense(&opened.list);
         inner.show(opened.list.clone(), opened.log_start, opened.log_end, opened.producers.first_unstable());
+        inner.lower_unbroken(&opened.list, opened.log_end);
         inner.clear_uncleanable();
         let report = opened.report.clone();
         let mut restart_marks = std::mem::take(&mut opened.restart_marks);
