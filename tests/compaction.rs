@@ -726,8 +726,9 @@ fn a_compaction_whose_files_a_reopening_removes_ends_early() {
             std::thread::sleep(Duration::from_millis(20));
             gate.release();
             reopening.join().unwrap().unwrap();
-            let report = compaction.join().unwrap().unwrap_or_else(|error| panic!("call {nth}: {error}"));
-            was_reached.then_some(report)
+            let report = compaction.join().unwrap();
+            assert!(report.is_ok(), "call {nth}: {report:?}");
+            was_reached.then(|| report.unwrap())
         });
         assert_eq!(rig.partition.uncleanable(), None, "call {nth}");
         let left = if report.is_none_or(|report| report.is_complete) { 1 } else { 20 };

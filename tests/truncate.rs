@@ -121,7 +121,8 @@ fn assert_sound_beside_a_cut(look: impl Fn(&Partition) -> Result<(), LogError> +
             // Where the cut needs what the reader holds, it goes on behind it.
             let cut = has_cut.recv_timeout(Duration::from_millis(100));
             gate.release();
-            looking.join().unwrap().unwrap_or_else(|error| panic!("call {nth}, {cut:?}: {error}"));
+            let looked = looking.join().unwrap();
+            assert!(looked.is_ok(), "call {nth}, {cut:?}: {looked:?}");
             was_reached
         });
         assert_eq!(rig.partition.log_end_offset(), offset(4));

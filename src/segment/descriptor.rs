@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -16,17 +16,42 @@ use parking_lot::Mutex;
 use super::residency::{Kept, Residency, Slot};
 use crate::vfs::{IoError, VfsFile};
 
+/// Every write was synced.
+const SYNCED: u8 = 0;
+/// A write has ended that no sync covers.
+const WRITTEN: u8 = 1;
+/// Somebody writes. A sync that ends meanwhile may not have covered it.
+const WRITING: u8 = 2;
+
+/// How far the writes to a file have come. One thread writes at a time; any may sync.
+#[derive(Debug, Default)]
+struct Writes(AtomicU8);
+
+impl Writes {
+    fn set(&self, state: u8) {
+        self.0.store(state, Ordering::Release);
+    }
+
+    /// Goes from one state to another, and stays where it isn't in the first.
+    fn turn(&self, from: u8, to: u8) {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).ok();
+    }
+
+    fn are_synced(&self) -> bool {
+        self.0.load(Ordering::Acquire) == SYNCED
+    }
+}
+
 /// An open file, or none.
 #[derive(Debug, Default)]
 pub(super) struct OpenFile {
     file: Option<Arc<dyn VfsFile>>,
-    /// Whether bytes were written and not synced since.
-    unsynced: AtomicBool,
+    writes: Arc<Writes>,
 }
 
 impl Kept for OpenFile {
     fn may_go(&self) -> bool {
-        !self.unsynced.load(Ordering::Acquire)
+        self.writes.are_synced()
     }
 }
 
@@ -74,33 +99,41 @@ impl Descriptor {
         Ok(file)
     }
 
-    /// As [`Descriptor::get`], to write to it: from here on it stays open until it is synced.
-    pub(super) fn get_to_write(
+    /// Does `write` with the file, opened with `open` if it isn't: from here on it stays open until a sync covers what was written.
+    pub(super) fn write<E: From<IoError>>(
         self: &Arc<Self>,
         open: impl FnOnce() -> Result<Arc<dyn VfsFile>, IoError>,
-    ) -> Result<Arc<dyn VfsFile>, IoError> {
-        let opened = {
-            let slot = self.slot.read();
-            slot.file.clone().inspect(|_| slot.unsynced.store(true, Ordering::Release))
-        };
-        let file = match opened {
-            Some(file) => file,
-            None => {
-                let mut slot = self.slot.write();
-                let file = slot.file.clone().map_or_else(open, Ok)?;
-                *slot = OpenFile { file: Some(Arc::clone(&file)), unsynced: AtomicBool::new(true) };
-                file
-            }
-        };
+        write: impl FnOnce(&dyn VfsFile) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (file, writes) = self.begin_write(open)?;
+        let result = write(&*file);
+        writes.set(WRITTEN);
         if !self.listed.load(Ordering::Relaxed) {
             self.residency.unsynced.add(self);
         }
-        Ok(file)
+        result
+    }
+
+    fn begin_write(
+        &self,
+        open: impl FnOnce() -> Result<Arc<dyn VfsFile>, IoError>,
+    ) -> Result<(Arc<dyn VfsFile>, Arc<Writes>), IoError> {
+        {
+            let slot = self.slot.read();
+            if let Some(file) = &slot.file {
+                slot.writes.set(WRITING);
+                return Ok((Arc::clone(file), Arc::clone(&slot.writes)));
+            }
+        }
+        let mut slot = self.slot.write();
+        let file = slot.file.clone().map_or_else(open, Ok)?;
+        *slot = OpenFile { file: Some(Arc::clone(&file)), writes: Arc::new(Writes(AtomicU8::new(WRITING))) };
+        Ok((file, Arc::clone(&slot.writes)))
     }
 
     /// Goes on with a file that was just opened under this one's name.
     pub(super) fn adopt(&self, file: &Arc<dyn VfsFile>) {
-        *self.slot.write() = OpenFile { file: Some(Arc::clone(file)), unsynced: AtomicBool::new(false) };
+        *self.slot.write() = OpenFile { file: Some(Arc::clone(file)), writes: Arc::default() };
         self.admit();
     }
 
@@ -111,10 +144,10 @@ impl Descriptor {
             let source = std::io::Error::new(*kind, "an earlier sync failed, and what it covered may be lost");
             return Err(IoError::new("sync", path, source));
         }
-        self.slot.read().unsynced.store(false, Ordering::Release);
+        self.slot.read().writes.turn(WRITTEN, SYNCED);
         let result = file.sync_data();
         if let Err(error) = &result {
-            self.slot.read().unsynced.store(true, Ordering::Release);
+            self.slot.read().writes.turn(SYNCED, WRITTEN);
             *failed = Some((error.path().to_path_buf(), error.io_kind()));
         }
         drop(failed);
@@ -124,7 +157,7 @@ impl Descriptor {
 
     /// Whether it goes on in the list of unsynced files.
     fn stays_listed(&self) -> bool {
-        let stays = self.slot.read().unsynced.load(Ordering::Acquire);
+        let stays = !self.slot.read().writes.are_synced();
         self.listed.store(stays, Ordering::Release);
         stays
     }
@@ -203,7 +236,7 @@ impl UnsyncedFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, Vfs};
+    use crate::vfs::{Effect, Fault, FaultyVfs, Hook, MemoryVfs, OpenMode, Operation, Vfs};
 
     /// Files of which one may have unsynced bytes.
     struct Rig {
@@ -224,7 +257,7 @@ mod tests {
 
         fn write(&self, descriptor: &Arc<Descriptor>, name: &str) {
             let open = || self.vfs.open(name.as_ref(), OpenMode::Create);
-            descriptor.get_to_write(open).unwrap().write_at(b"bytes", 0).unwrap();
+            descriptor.write(open, |file| file.write_at(b"bytes", 0)).unwrap();
             self.residency.unsynced.relieve();
         }
     }
@@ -251,6 +284,24 @@ mod tests {
         assert!(second.stays_listed());
         rig.write(&first, "a");
         assert_eq!((first.stays_listed(), second.stays_listed()), (true, false));
+    }
+
+    #[test]
+    fn a_file_whose_sync_overtook_a_write_stays_open() {
+        let rig = Rig::new();
+        let file = rig.written("a");
+        let syncing = Arc::clone(&file);
+        rig.vfs.hook(Hook::at(Operation::Write), move |_| {
+            syncing.sync(&*syncing.opened().unwrap()).unwrap();
+            syncing.let_go();
+            assert!(is_open(&syncing), "a write goes on");
+        });
+        rig.write(&file, "a");
+        file.let_go();
+        assert!(is_open(&file) && file.stays_listed());
+        file.sync(&*file.opened().unwrap()).unwrap();
+        file.let_go();
+        assert!(!is_open(&file) && !file.stays_listed());
     }
 
     #[test]

@@ -149,12 +149,15 @@ impl LogFile {
         if end > LOG_SIZE_MAX {
             return Err(SegmentError::TooLarge { file: self.path(), got: end });
         }
-        Ok(self.file_to_write()?.write_at(bytes, at)?)
+        self.write_with(|file| Ok(file.write_at(bytes, at)?))
     }
 
-    /// The open file, which stays open until it is synced.
-    pub(super) fn file_to_write(&self) -> Result<Arc<dyn VfsFile>, SegmentError> {
-        Ok(self.descriptor.get_to_write(|| self.open())?)
+    /// Does `write` with the open file, which stays open until a sync covers it.
+    pub(super) fn write_with(
+        &self,
+        write: impl FnOnce(&dyn VfsFile) -> Result<(), SegmentError>,
+    ) -> Result<(), SegmentError> {
+        self.descriptor.write(|| self.open(), write)
     }
 
     /// Sets how many bytes readers may see.

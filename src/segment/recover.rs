@@ -329,17 +329,18 @@ impl Segment {
     /// Writes the bytes from `from` to `to` once more, as they are. A sync that failed may have dropped them from what a later one
     /// writes; what is written anew, the next sync does cover.
     pub(crate) fn write_again(&self, from: Position, to: Position) -> Result<(), SegmentError> {
-        let file = self.log.file_to_write()?;
-        let mut at = from.value();
-        while at < to.value() {
-            let bytes = self.log.read_copied(at, to.value().min(at.saturating_add(CHUNK)))?;
-            if bytes.is_empty() {
-                break;
+        self.log.write_with(|file| {
+            let mut at = from.value();
+            while at < to.value() {
+                let bytes = self.log.read_copied(at, to.value().min(at.saturating_add(CHUNK)))?;
+                if bytes.is_empty() {
+                    break;
+                }
+                file.write_at(&bytes, at)?;
+                at = at.saturating_add(bytes.len() as u64);
             }
-            file.write_at(&bytes, at)?;
-            at = at.saturating_add(bytes.len() as u64);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// A new segment in this one's place that holds its first `size` bytes, which must end between two batches, and the aborted
