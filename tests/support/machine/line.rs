@@ -3,7 +3,7 @@
 //! A script of appends has one line. Each cut begins another one, and so does an append that failed: until something
 //! durable decides, a loss of power may leave either. What is found must be a beginning of *one* line, never a mix of two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -19,6 +19,8 @@ pub struct Found {
     pub last_stable: i64,
     /// What they see.
     pub committed: Vec<Row>,
+    /// The producers with an open transaction, also where it began below the log start.
+    pub open: BTreeSet<i64>,
 }
 
 /// What the end of a machine or of a process may leave of the log.
@@ -101,6 +103,12 @@ impl Line {
         if let Some(first) = first {
             self.doubt(first..self.start_high.min(end));
         }
+    }
+
+    /// The producers with a transaction that is open in the log up to `end`.
+    pub fn open(&self, end: i64) -> BTreeSet<i64> {
+        let producers = self.history(self.start, end).producers;
+        producers.into_iter().filter(|(_, known)| known.open.is_some()).map(|(id, _)| id).collect()
     }
 
     /// Whether both hold the same below `end`.

@@ -68,7 +68,8 @@ impl LogTruth {
     }
 
     /// The line that what was found is left of: the newest that fits, but one that the process saw end there before one that would have
-    /// lost its end.
+    /// lost its end, and one with the same open transactions before others. Where they began below the log start, nothing else tells
+    /// lines apart.
     pub fn check(&self, found: &Found, loss: Loss) -> Result<usize, String> {
         self.first_that(found, |line| line.check(found, loss, self.is_compacted))
     }
@@ -76,7 +77,9 @@ impl LogTruth {
     fn first_that(&self, found: &Found, fits: impl Fn(&Line) -> Result<(), String>) -> Result<usize, String> {
         let mut reasons = Vec::new();
         let mut lines: Vec<_> = self.lines.iter().enumerate().rev().collect();
-        lines.sort_by_key(|(_, line)| line.end != found.end || line.written.is_none());
+        lines.sort_by_cached_key(|(_, line)| {
+            (line.end != found.end || line.written.is_none(), line.open(found.end) != found.open)
+        });
         for (index, line) in lines {
             match fits(line) {
                 Ok(()) => return Ok(index),

@@ -284,7 +284,10 @@ pub fn find(partition: &Partition) -> Result<Found, String> {
     }
     let committed = committed_rows(partition, start, 300);
     let last_stable = partition.last_stable_offset().value();
-    Ok(Found { start, end, batches, last_stable, committed })
+    let mut producers = partition.producers();
+    producers.retain(|entry| entry.current_transaction_first_offset.is_some());
+    let open = producers.iter().map(|entry| entry.producer_id.value());
+    Ok(Found { start, end, batches, last_stable, committed, open: open.collect() })
 }
 
 /// The `.cut` files of a file system.
