@@ -99,8 +99,8 @@ pub enum LogError {
         /// The failure's message.
         reason: String,
     },
-    /// The log was cut or reopened while an append waited for its sync: nobody knows whether the records are in the log that stands
-    /// now. The partition is online. Appending them once more may store them twice, unless the producer has an id.
+    /// The log was cut or reopened while an append waited for its sync, so it is not known whether the records are in the log.
+    /// The partition is online. Appending them again may store them twice, unless the producer has an id.
     #[error("{partition}: the log was cut or reopened before the records were synced, they may be gone")]
     OutcomeUnknown {
         /// The partition.

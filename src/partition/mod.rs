@@ -200,7 +200,7 @@ struct Trash {
 pub(crate) struct SegmentFacts {
     /// Bytes of its `.log`.
     pub size: u64,
-    /// Its greatest timestamp, or the `.log`'s modification time where no record has one; `None` where damage hides it.
+    /// Its greatest timestamp. Where no record has one, the time when its `.log` was last written. `None` where damage hides it.
     pub largest_timestamp: Option<Timestamp>,
     /// The next segment's base offset, or the log end offset.
     pub end_offset: Offset,

@@ -3,8 +3,8 @@
 //!
 //! A note must never outlive what it describes. So before the log is cut, the notes are lowered on disk to what will hold
 //! afterwards ([`Inner::lower_notes`]), and before segments at the log's start are removed, the new log start is noted. The store
-//! keeps the files ([`Notes`]); it takes a partition's line under a lock of its own, and meanwhile only the last ones of the partition's
-//! locks (`mod.rs`).
+//! keeps the files ([`Notes`]). While it holds its lock over them it asks the partition for its line, for which only those locks are
+//! taken that come last in the order of `mod.rs`.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -109,8 +109,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Notes where the log has no gap, where its opening could not. Whatever makes the log longer comes here first: by the note that
-    /// stands, a power loss could take some of it and leave what is behind, and nobody would know.
+    /// Writes the note of where the log has no gap, if the opening could not. Everything that makes the log longer calls this first: with
+    /// the old note, recovery would take what a power loss tore out of the new records for a gap of the log's own.
     pub(super) fn require_noted_gaps(&self) -> Result<(), LogError> {
         if self.has_noted_gaps.load(Ordering::Acquire) { Ok(()) } else { self.renew_notes() }
     }

@@ -164,14 +164,9 @@ impl Partition {
         let noted = params.recovery_point.unwrap_or(Offset::ZERO).min(opened.log_end);
         let recovery_point = if opened.unsynced_from.is_some() { noted } else { opened.log_end };
         let unbroken_from = match opened.gaps {
-            // From now on we write it. A reader goes on knowing nothing.
-            Gaps::Anywhere => {
-                if params.read_only {
-                    Offset::MAX
-                } else {
-                    opened.log_end
-                }
-            }
+            // A writer knows what it appends from here on, a reader nothing.
+            Gaps::Anywhere if params.read_only => Offset::MAX,
+            Gaps::Anywhere => opened.log_end,
             Gaps::Below(limit) => limit.min(opened.log_end),
         };
         let has_noted_gaps = params.read_only || matches!(opened.gaps, Gaps::Below(limit) if limit <= opened.log_end);

@@ -57,7 +57,7 @@ impl SealedFacts {
         }
     }
 
-    /// What no timestamp of the `sealed` segments exceeds. Asks those that were not asked yet.
+    /// An upper bound of the timestamps of the `sealed` segments. Asks those that were not asked yet.
     pub(super) fn ceiling(&self, sealed: &SealedSegments) -> Result<Option<Timestamp>, SegmentError> {
         // Whatever it returns, it has asked up to the greatest.
         self.first_up_to_date(sealed, Timestamp::MAX)?;

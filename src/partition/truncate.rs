@@ -34,7 +34,8 @@ impl Partition {
     ///
     /// # Errors
     /// [`LogError::Segment`] when the disk fails or the log is damaged at that place; a cut inside a batch leaves a gap, and is refused
-    /// where a hole below would be taken for one too. Once the cut has begun, the partition is offline after that. [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
+    /// where a hole below would be taken for one too. Once the cut has begun, such an error takes the partition offline.
+    /// [`LogError::Offline`], [`LogError::Closed`], [`LogError::ReadOnly`].
     pub fn truncate_to(&self, offset: Offset) -> Result<(), LogError> {
         let _inside = self.inner.enter_writable()?;
         let _structure = self.inner.structure.lock();

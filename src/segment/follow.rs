@@ -26,11 +26,12 @@ const CHUNK: u64 = 64 * 1024;
 /// What was seen of another process's segment.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The offset after the last batch that was followed: whoever followed it may not have come to tell anybody of it.
+    /// The offset after the last batch that was followed. It is kept here because the call that followed it may have failed later on,
+    /// before the partition's end was moved.
     end: Option<Offset>,
-    /// Where that batch begins, and how.
+    /// Where that batch begins, and its first bytes.
     last_batch: Option<(Position, Bytes)>,
-    /// Which file that was, where files can be told apart.
+    /// The file's identity, where the file system tells files apart.
     identity: Option<Option<u64>>,
     sealed: Option<Traits>,
 }

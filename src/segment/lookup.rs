@@ -180,8 +180,8 @@ impl Segment {
         Ok(growth.known_greatest().unwrap_or(found))
     }
 
-    /// What no timestamp of its batches exceeds: without bound where damage hides some. Whoever searches the segment for one meets that
-    /// damage, unless what is wanted lies before it.
+    /// An upper bound of its timestamps; the greatest possible one where damage hides some. A search of the segment then meets the
+    /// damage, unless it finds what it wants before.
     pub(crate) fn ceiling(&self) -> Result<Option<Timestamp>, SegmentError> {
         match self.largest_timestamp() {
             Err(SegmentError::Format { .. }) => Ok(Some(Timestamp::MAX)),

@@ -11,8 +11,8 @@
 //!
 //! [`NoteKeeper`] holds a line for each partition and is the only one to write the files. A partition that is about to cut its log
 //! has its line lowered there; a checkpoint asks every partition for its line. Both happen under the keeper's lock, so that no
-//! checkpoint brings an old line back. The lock is held over the writing of the files, and whoever holds it takes no locks but the last ones of a partition
-//! (`partition/mod.rs`). Appends don't wait for it, unless the opening could not write the files.
+//! checkpoint brings an old line back. The lock is held while the files are written. Under it, only those of a partition's locks are
+//! taken that come last in their order (`partition/mod.rs`). Appends don't wait for it, unless the opening could not write the files.
 //!
 //! A damaged file never keeps a store from opening: it is reported, and the last column holds. Each file is replaced
 //! as a whole, and one that would not change is left alone, so that an idle store writes nothing.
