@@ -232,11 +232,14 @@ impl Inner {
         let ahead_ms = self.settings.read().message_timestamp_after_max_ms;
         let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain([self.offsets.log_end()]);
         let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
-            let largest_timestamp = match segment.largest_timestamp() {
-                _ if is_unknown(segment) => segment.modified()?.map(|modified| modified.saturating_add(ahead_ms)),
-                Ok(Some(timestamp)) => Some(timestamp),
-                Ok(None) | Err(SegmentError::Format { .. }) => segment.modified()?,
-                Err(error) => return Err(error),
+            let largest_timestamp = if is_unknown(segment) {
+                segment.modified()?.map(|modified| modified.saturating_add(ahead_ms))
+            } else {
+                match segment.largest_timestamp() {
+                    Ok(Some(timestamp)) => Some(timestamp),
+                    Ok(None) | Err(SegmentError::Format { .. }) => segment.modified()?,
+                    Err(error) => return Err(error),
+                }
             };
             Ok(SegmentFacts { size: segment.size(), largest_timestamp, end_offset })
         });
