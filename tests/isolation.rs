@@ -200,6 +200,33 @@ fn an_index_entry_that_a_flush_beside_a_roll_left_unsynced_is_written_again_afte
     assert_eq!(committed(&partition_of(&store)), ["a"]);
 }
 
+#[test]
+fn an_index_whose_sync_failed_in_an_earlier_life_is_written_again_before_it_counts_as_synced() {
+    for (rolls, failing) in (1..30).flat_map(|failing| [(false, failing), (true, failing)]) {
+        let rig = Rig::new(&[]);
+        append(&rig.partition, "a");
+        send(&rig.partition, in_transaction(1, 0, 0), "never");
+        // The next openings trust what this one has verified in the same boot.
+        let memory = rig.memory.process_crash_image();
+        let vfs = FaultyVfs::new(memory.clone());
+        let store = open(Arc::new(vfs.clone()), &rig.clock);
+        let partition = partition_of(&store);
+        end(&partition, marker(Abort, 1, 0));
+        if rolls {
+            partition.roll().unwrap();
+        }
+        append(&partition, "b");
+        vfs.inject(Fault::new(Operation::Any, Effect::OsError(5)).from_nth(failing));
+        partition.flush().ok();
+        let memory = memory.process_crash_image();
+        open(Arc::new(memory.clone()), &rig.clock).flush().unwrap();
+        for seed in 0..4 {
+            let store = open(Arc::new(memory.torn_crash_image(seed)), &rig.clock);
+            assert_eq!(committed(&partition_of(&store)), ["a", "b"], "{rolls}, {failing}, {seed}");
+        }
+    }
+}
+
 /// Opens a transaction behind a committed record, and takes it back by cutting the log.
 fn cut_beside_readers(partition: &Partition, fuse: std::time::Instant) {
     let start = append(partition, "committed");

@@ -23,7 +23,7 @@ use machine::truth::RETENTION_MS;
 use machine::world::{World, find};
 use proptest::prelude::*;
 use stratalog::format::ProducerEntry;
-use stratalog::vfs::{Fault, Operation, Vfs};
+use stratalog::vfs::{Fault, MemoryVfs, Operation, Vfs};
 use stratalog::{Isolation, OffsetSpec, Timestamp};
 use support::offset;
 
@@ -41,7 +41,7 @@ enum Step {
         durable: bool,
     },
     /// Ends a transaction, where one is open; a bump makes the marker's epoch one higher than the producer's.
-    End {
+    Decide {
         producer: u8,
         commit: bool,
         bump: bool,
@@ -59,6 +59,8 @@ enum Step {
     Wait(u16),
     DeleteRecords(u8),
     Truncate(u8),
+    /// To any place, also inside a batch.
+    TruncateInside(u8),
     /// To begin at a place of the log, or above it.
     StartOver(u8),
     Reopen,
@@ -66,6 +68,13 @@ enum Step {
     Drop,
     Kill,
     PowerLoss(u64),
+    /// The machine ends at the change after so many, by a loss of power where there is a seed, else by a kill. Then perhaps again, after
+    /// so many changes of the opening.
+    End {
+        after: u8,
+        seed: Option<u64>,
+        again: Option<u8>,
+    },
     /// After so many calls the next one fails, once or all from then on, until the disk heals.
     Fault {
         after: u8,
@@ -81,14 +90,15 @@ struct Script {
     segment_size: u16,
     /// `retention.bytes`, where there is one.
     retention_bytes: Option<u16>,
+    preallocate: bool,
     steps: Vec<Step>,
 }
 
 /// One step a line.
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { segment_size, retention_bytes, steps } = self;
-        writeln!(f, "segment_size: {segment_size}, retention_bytes: {retention_bytes:?}")?;
+        let Self { segment_size, retention_bytes, preallocate, steps } = self;
+        writeln!(f, "segment_size: {segment_size}, retention_bytes: {retention_bytes:?}, preallocate: {preallocate}")?;
         steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
     }
 }
@@ -105,7 +115,7 @@ fn step() -> impl Strategy<Value = Step> {
             |(producer, transactional, drafts, durable)| Step::Send { producer, transactional, drafts, durable }
         ),
         7 => (0..3_u8, any::<bool>(), prop::bool::weighted(0.3), durable())
-            .prop_map(|(producer, commit, bump, durable)| Step::End { producer, commit, bump, durable }),
+            .prop_map(|(producer, commit, bump, durable)| Step::Decide { producer, commit, bump, durable }),
         3 => (0..3_u8).prop_map(Step::Repeat),
         1 => (0..3_u8).prop_map(Step::Refused),
         3 => Just(Step::Roll),
@@ -116,6 +126,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..4000_u16).prop_map(Step::Wait),
         2 => any::<u8>().prop_map(Step::DeleteRecords),
         3 => any::<u8>().prop_map(Step::Truncate),
+        1 => any::<u8>().prop_map(Step::TruncateInside),
         1 => any::<u8>().prop_map(Step::StartOver),
         1 => Just(Step::Reopen),
         2 => Just(Step::Close),
@@ -125,12 +136,21 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..40_u8, 0..EFFECTS.len(), any::<bool>())
             .prop_map(|(after, effect, once)| Step::Fault { after, effect, once }),
         2 => any::<bool>().prop_map(Step::Heal),
+        2 => (0..60_u8, any::<Option<u64>>(), prop::option::weighted(0.3, 0..40_u8))
+            .prop_map(|(after, seed, again)| Step::End { after, seed, again }),
     ]
 }
 
 fn scripts() -> impl Strategy<Value = Script> {
-    (450..1500_u16, prop::option::weighted(0.4, 500..3000_u16), prop::collection::vec(step(), 1..70))
-        .prop_map(|(segment_size, retention_bytes, steps)| Script { segment_size, retention_bytes, steps })
+    let retention_bytes = prop::option::weighted(0.4, 500..3000_u16);
+    (450..1500_u16, retention_bytes, prop::bool::weighted(0.3), prop::collection::vec(step(), 1..70)).prop_map(
+        |(segment_size, retention_bytes, preallocate, steps)| Script {
+            segment_size,
+            retention_bytes,
+            preallocate,
+            steps,
+        },
+    )
 }
 
 /// The id of the producer with that number.
@@ -144,6 +164,8 @@ struct Model {
     /// Whether calls may fail now.
     is_faulty: bool,
     serial: u32,
+    /// The end of the machine that is to come: how, and where it ends again.
+    end: Option<(Option<u64>, Option<u8>)>,
     /// Whether something was cut, failed or lost: then producers whose last batch is deleted may be forgotten.
     may_forget: bool,
 }
@@ -154,6 +176,7 @@ impl Model {
         let entries = &mut world.handles.topic_config;
         entries.retain(|(key, _)| *key != "segment.bytes");
         entries.push(("segment.bytes", script.segment_size.to_string()));
+        entries.push(("preallocate", script.preallocate.to_string()));
         if let Some(bytes) = script.retention_bytes {
             entries.push(("retention.bytes", bytes.to_string()));
         }
@@ -164,8 +187,14 @@ impl Model {
             retention_bytes: script.retention_bytes.map(u64::from),
             is_faulty: false,
             serial: 0,
+            end: None,
             may_forget: false,
         }
+    }
+
+    /// Whether the call that comes next may fail.
+    const fn may_fail(&self) -> bool {
+        self.is_faulty || self.end.is_some()
     }
 
     /// What the vector tells, but for producers whose records are deleted: of those the partition is asked, where it may have
@@ -191,8 +220,15 @@ impl Model {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         let History { start, end, producers, .. } = self.history();
         let place = |fraction: u8| start + (end - start) * i64::from(fraction) / 255;
-        self.may_forget |=
-            matches!(step, Step::Truncate(_) | Step::StartOver(_) | Step::PowerLoss(_) | Step::Fault { .. });
+        self.may_forget |= matches!(
+            step,
+            Step::Truncate(_)
+                | Step::TruncateInside(_)
+                | Step::StartOver(_)
+                | Step::PowerLoss(_)
+                | Step::End { .. }
+                | Step::Fault { .. }
+        );
         match step {
             Step::Append(drafts, durable) => self.append(Kind::Plain, drafts, *durable),
             Step::Send { producer, transactional, drafts, durable } => {
@@ -203,7 +239,7 @@ impl Model {
                 let sequence = known.and_then(|known| known.last).map_or(0, |last| last.last_sequence + 1);
                 self.append(Kind::Data { producer: id, epoch, sequence, transactional }, drafts, *durable);
             }
-            Step::End { producer, commit, bump, durable } => {
+            Step::Decide { producer, commit, bump, durable } => {
                 let id = id_of(*producer);
                 if let Some(known) = producers.get(&id).filter(|known| known.open.is_some()) {
                     let kind = Kind::Marker { producer: id, epoch: known.epoch + i16::from(*bump), commit: *commit };
@@ -211,10 +247,10 @@ impl Model {
                     self.world.call(&Action::Append { batch, durable: *durable, is_encoded: false });
                 }
             }
-            Step::Repeat(producer) if !self.is_faulty => {
+            Step::Repeat(producer) if !self.may_fail() => {
                 self.repeat(producers.get(&id_of(*producer)), id_of(*producer))?
             }
-            Step::Refused(producer) if !self.is_faulty => {
+            Step::Refused(producer) if !self.may_fail() => {
                 self.refused(producers.get(&id_of(*producer)), id_of(*producer))?
             }
             Step::Repeat(_) | Step::Refused(_) => {}
@@ -231,6 +267,7 @@ impl Model {
                 let offset = bases.filter(|base| *base <= place(*fraction)).max().unwrap_or(end);
                 self.world.call(&Action::Truncate { offset });
             }
+            Step::TruncateInside(fraction) => self.world.call(&Action::Truncate { offset: place(*fraction) }),
             Step::StartOver(fraction) => {
                 let offset = start + (end + 20 - start) * i64::from(*fraction) / 255;
                 self.world.call(&Action::StartOver { offset });
@@ -238,14 +275,12 @@ impl Model {
             Step::Reopen => self.world.call(&Action::Reopen),
             Step::Close => self.world.call(&Action::Close),
             Step::Drop => self.world.call(&Action::Drop),
-            Step::Kill => {
-                let image = self.world.memory.process_crash_image();
-                self.world.move_to(image);
-                self.is_faulty = false;
-                self.world.last_error = None;
-                self.world.call(&Action::Drop);
+            Step::Kill => self.end_machine(None, None)?,
+            Step::PowerLoss(seed) => self.end_machine(Some(*seed), None)?,
+            Step::End { after, seed, again } => {
+                self.world.vfs.crash_after(u64::from(*after));
+                self.end = Some((*seed, *again));
             }
-            Step::PowerLoss(seed) => self.lose_power(*seed)?,
             Step::Fault { after, effect, once } => {
                 let times = if *once { 1 } else { u64::MAX };
                 let fault = Fault::new(Operation::Any, EFFECTS[*effect]);
@@ -253,6 +288,11 @@ impl Model {
                 self.is_faulty = true;
             }
             Step::Heal(by_reopening) => self.heal(*by_reopening),
+        }
+        if self.world.vfs.is_crashed()
+            && let Some((seed, again)) = self.end.take()
+        {
+            self.end_machine(seed, again)?;
         }
         self.world.told()
     }
@@ -313,7 +353,7 @@ impl Model {
         let current = self.world.truth.log_mut().current_mut();
         current.start_high = current.start_high.max(bound);
         self.world.call(&Action::Tick { now });
-        if self.is_faulty || self.world.violation.is_some() {
+        if self.may_fail() || self.world.violation.is_some() {
             return Ok(());
         }
         let segments = self.world.handles.partition()?.segments();
@@ -347,11 +387,24 @@ impl Model {
         bound
     }
 
-    fn lose_power(&mut self, seed: u64) -> Result<(), String> {
-        let image = self.world.memory.torn_crash_image(seed);
-        self.world.move_to(image);
-        self.is_faulty = false;
-        self.world.last_error = None;
+    /// Ends the machine or the process, and opens the store again; the latter perhaps twice, as the machine ends at a change of the first
+    /// opening.
+    fn end_machine(&mut self, seed: Option<u64>, again: Option<u8>) -> Result<(), String> {
+        let image = |memory: &MemoryVfs| match seed {
+            Some(seed) => memory.torn_crash_image(seed),
+            None => memory.process_crash_image(),
+        };
+        self.world.move_to(image(&self.world.memory));
+        (self.is_faulty, self.end, self.world.last_error) = (false, None, None);
+        if let Some(after) = again {
+            self.world.vfs.crash_after(u64::from(after));
+            self.world.handles.open().ok();
+            self.world.move_to(image(&self.world.memory));
+        }
+        if seed.is_none() {
+            self.world.call(&Action::Drop);
+            return Ok(());
+        }
         self.world.handles.open()?;
         let found = find(&self.world.handles.partition()?)?;
         self.world.truth.log_mut().survive(&found)

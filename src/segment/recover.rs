@@ -326,8 +326,8 @@ impl Segment {
         self.log.sync()
     }
 
-    /// Writes the bytes from `from` to `to` once more, as they are. A sync that failed may have dropped them from what a later one
-    /// writes; what is written anew, the next sync does cover.
+    /// Writes the bytes from `from` to `to` once more, as they are, and the index of aborted transactions. A sync that failed may have
+    /// dropped them from what a later one writes; what is written anew, the next sync does cover.
     pub(crate) fn write_again(&self, from: Position, to: Position) -> Result<(), SegmentError> {
         self.log.write_with(|file| {
             let mut at = from.value();
@@ -340,7 +340,8 @@ impl Segment {
                 at = at.saturating_add(bytes.len() as u64);
             }
             Ok(())
-        })
+        })?;
+        self.txn_index.write_again(self.size())
     }
 
     /// A new segment in this one's place that holds its first `size` bytes, which must end between two batches, and the aborted

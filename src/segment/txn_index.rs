@@ -263,6 +263,23 @@ impl TxnIndex {
         Ok(())
     }
 
+    /// Writes what the file holds once more. A sync that failed in an earlier life may have dropped it from what a later one writes.
+    pub(crate) fn write_again(&self, log_size: u64) -> Result<(), SegmentError> {
+        let _file = self.file.lock();
+        let entries = self.entries(log_size)?;
+        let (path, written) = {
+            let state = self.state.lock();
+            (state.path.clone(), if state.is_stale { 0 } else { state.written })
+        };
+        if written == 0 {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = entries.iter().take(written).flat_map(|entry| entry.encode()).collect();
+        self.vfs.open(&path, OpenMode::Write)?.write_at(&bytes, 0)?;
+        self.state.lock().changes += 1;
+        Ok(())
+    }
+
     /// Makes all entries durable; a file that isn't there is left alone. Readers and appends don't wait for the disk.
     pub(crate) fn sync(&self) -> Result<(), SegmentError> {
         self.persist()?;

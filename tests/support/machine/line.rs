@@ -185,9 +185,9 @@ impl Line {
         if end < lowest {
             return Err(format!("the log ends at {end}, acknowledged was up to {lowest}"));
         }
-        // Behind a batch there may be a gap, where the log was cut inside the next one.
-        let is_boundary =
-            end == self.end || self.batches.iter().any(|batch| batch.base == end || batch.last + 1 == end);
+        // In a gap, which a cut inside a batch leaves, it may end anywhere: an interrupted cut below it takes one empty segment after the
+        // other.
+        let is_boundary = end <= self.end && !self.batches.iter().any(|batch| batch.base < end && end <= batch.last);
         // A log start that was checkpointed may lie above all that survived: the log goes on from there.
         let begins_anew = end == start && (self.start_low..=self.start_high).contains(&start);
         if !is_boundary && !begins_anew {
