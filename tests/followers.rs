@@ -951,3 +951,76 @@ fn a_follower_sees_what_was_appended_while_it_found_the_folder_changed() {
         assert_eq!(read_from(partition, 1, 1 << 20).unwrap(), read_all(&rig.partition), "call {nth}");
     }
 }
+
+/// What a follower asks.
+type Look = fn(&Partition) -> Result<Option<i64>, LogError>;
+
+#[test]
+fn a_log_that_is_rolled_and_cut_while_a_follower_looks_is_not_taken_for_a_damaged_one() {
+    let looks: [Look; 3] = [
+        |follower| follower.read(offset(2)).fetch().map(|_| None),
+        |follower| follower.find_offset(OffsetSpec::MaxTimestamp).map(|_| None),
+        |follower| follower.find_offset(OffsetSpec::Timestamp(at(5))).map(|_| None),
+    ];
+    for look in looks {
+        for (roll_at, cut_after) in (1..12).flat_map(|roll_at| (1..70).map(move |cut_after| (roll_at, cut_after))) {
+            let rig = Rig::new(&[]);
+            (0..3).for_each(|time| _ = append_at(&rig.partition, "v", time));
+            let beside = Beside::new(&rig);
+            let writer = rig.partition.clone();
+            beside.vfs.hook(Hook::at(Operation::Any).nth(roll_at), move |_| {
+                writer.roll().unwrap();
+                (10..12).for_each(|time| _ = append_at(&writer, "rolled", time));
+            });
+            let writer = rig.partition.clone();
+            beside.vfs.hook(Hook::at(Operation::Any).nth(roll_at + cut_after), move |_| {
+                writer.truncate_to(offset(1)).unwrap();
+            });
+            let looked = look(&beside.partition);
+            let is_damage = looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt);
+            assert!(!is_damage, "call {roll_at}, then {cut_after} later: {looked:?}");
+            beside.vfs.clear_hooks();
+        }
+    }
+}
+
+#[test]
+fn a_followers_lookup_by_time_beside_a_cut_answers_for_the_old_log_or_the_new_one() {
+    let looks: [(Look, Option<i64>, i64); 2] = [
+        (|follower| found_by(follower, OffsetSpec::Timestamp(at(50))), None, 0),
+        (|follower| found_by(follower, OffsetSpec::MaxTimestamp), Some(1), 0),
+    ];
+    for (look, of_old, of_new) in looks {
+        for (is_warm, nth) in (1..40).flat_map(|nth| [(false, nth), (true, nth)]) {
+            let rig = Rig::new(&[]);
+            for (value, time) in [("old 0", 10), ("old 1", 20), ("old 2", 20)] {
+                append_at(&rig.partition, value, time);
+                rig.partition.roll().unwrap();
+            }
+            let beside = Beside::new(&rig);
+            if is_warm {
+                read_all(&beside.partition);
+            }
+            let writer = rig.partition.clone();
+            beside.vfs.hook(Hook::at(Operation::Any).nth(nth), move |_| {
+                writer.truncate_to(offset(0)).unwrap();
+                for value in ["new 0", "new 1", "new 2"] {
+                    append_at(&writer, value, 100);
+                    writer.roll().unwrap();
+                }
+            });
+            match look(&beside.partition) {
+                Err(LogError::Changed { .. }) => {}
+                found => {
+                    let found = found.unwrap();
+                    assert!(found == of_old || found == Some(of_new), "call {nth}, warm {is_warm}: {found:?}");
+                }
+            }
+            beside.vfs.clear_hooks();
+        }
+    }
+}
+
+fn found_by(follower: &Partition, spec: OffsetSpec) -> Result<Option<i64>, LogError> {
+    Ok(follower.find_offset(spec)?.map(|found| found.offset.value()))
+}

@@ -93,6 +93,7 @@ impl Partition {
         is_at_end: impl Fn(&T) -> bool,
     ) -> Result<T, LogError> {
         let mut must_list = false;
+        let mut damage = None;
         for _ in 0..LOOKS_MAX {
             let looked = self.look(must_list);
             let found = match looked {
@@ -104,8 +105,15 @@ impl Partition {
             };
             match found {
                 Err(error) if is_change(&error) => {}
-                // Old indexes and sizes over a new file look like damage. After a listing it is none of that.
-                Err(error) if error.kind() == ErrorKind::Corrupt && !must_list => {}
+                // Old indexes and sizes over a new file look like damage, and so does a file that was cut since it was listed. Damage is
+                // what two listings show.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    let again = error.to_string();
+                    if must_list && damage.as_ref() == Some(&again) {
+                        return Err(error);
+                    }
+                    damage = must_list.then_some(again);
+                }
                 found => return found,
             }
             must_list = true;

@@ -85,6 +85,12 @@ impl Partition {
         list.check_reaching(start, base, |segment, next| self.inner.check_reaches(segment, next))
     }
 
+    /// Refuses an answer that rests on several files of another process, where the log was cut meanwhile: some may be old ones, and others new.
+    /// A cut takes or replaces the last one.
+    pub(super) fn check_not_cut(&self, list: &SegmentList) -> Result<(), SegmentError> {
+        if self.inner.read_only { list.active().check_still_followed() } else { Ok(()) }
+    }
+
     fn find_timestamp(&self, target: Timestamp) -> Result<Option<(Offset, Option<Timestamp>)>, SegmentError> {
         let start = self.log_start_offset();
         let list = self.inner.list();
@@ -99,12 +105,14 @@ impl Partition {
                 let found = first_record(segment, position, &batch, start, |timestamp| timestamp >= target)?;
                 if let Some((offset, timestamp)) = found {
                     self.check_reached(&list, start, segment.base_offset())?;
+                    self.check_not_cut(&list)?;
                     return Ok(Some((offset, Some(timestamp))));
                 }
                 from = batch.last_offset().next();
             }
         }
         self.check_reached(&list, start, list.active().base_offset())?;
+        self.check_not_cut(&list)?;
         Ok(None)
     }
 }

@@ -28,6 +28,7 @@ impl Partition {
         let mut search = Search { view: &view, best: None };
         search.run()?;
         self.check_reached(&view.list, view.log_start, view.list.active().base_offset())?;
+        self.check_not_cut(&view.list)?;
         Ok(search.best)
     }
 }

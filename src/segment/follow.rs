@@ -232,9 +232,14 @@ impl Segment {
             let seen = self.seen.lock();
             seen.sealed.is_none() && (seen.last_batch.is_some() || self.size() == 0)
         };
-        if !is_growing {
-            return self.check_unchanged();
-        }
+        if is_growing { self.check_still_followed() } else { self.check_unchanged() }
+    }
+
+    /// Whether the file of this segment, which may grow, is the one that was followed and has the batches that it had.
+    ///
+    /// # Errors
+    /// [`SegmentError::Changed`]; [`SegmentError::Io`].
+    pub(crate) fn check_still_followed(&self) -> Result<(), SegmentError> {
         let file = self.open_again()?;
         self.check_last_batch(&*file, file.size()?)
     }
