@@ -1024,3 +1024,27 @@ fn a_followers_lookup_by_time_beside_a_cut_answers_for_the_old_log_or_the_new_on
 fn found_by(follower: &Partition, spec: OffsetSpec) -> Result<Option<i64>, LogError> {
     Ok(follower.find_offset(spec)?.map(|found| found.offset.value()))
 }
+
+#[test]
+fn a_rotten_length_below_the_known_end_is_an_error_to_a_follower_and_not_the_end() {
+    for bit in 0..32_u64 {
+        let rig = Rig::new(&[("index.interval.bytes", "0")]);
+        append_values(&rig.partition, 0..9);
+        let path = rig.partition.path().join("00000000000000000000.log");
+        let size = rig.partition.size() / 9;
+        let Rig { memory, clock, store, .. } = rig;
+        store.close().unwrap();
+        let file = memory.open(&path, OpenMode::Write).unwrap();
+        let place = 4 * size + 8 + bit / 8;
+        let mut byte = [0];
+        file.read_at(&mut byte, place).unwrap();
+        file.write_at(&[byte[0] ^ 1 << (bit % 8)], place).unwrap();
+        let options = StoreOptions::new().vfs(Arc::new(memory)).clock(Arc::new(clock)).read_only(true);
+        let store = options.open("/log").unwrap();
+        let follower = partition_of(&store);
+        let batches = follower.read(offset(4)).fetch().map_err(|error| error.kind());
+        let read: Result<Vec<_>, _> =
+            batches.and_then(|batches| batches.records().map(|record| record.map_err(|error| error.kind())).collect());
+        assert_eq!(read.map(|records| records.len()), Err(ErrorKind::Corrupt), "bit {bit}");
+    }
+}

@@ -352,3 +352,37 @@ fn a_restart_finds_the_log_that_reopening_after_a_failed_cut_made() {
         }
     }
 }
+
+#[test]
+fn what_was_deleted_stays_so_though_a_cut_below_it_fails_or_is_interrupted() {
+    let cuts: [fn(&Partition) -> Result<(), LogError>; 2] =
+        [|partition| partition.truncate_to(offset(3)), |partition| partition.truncate_fully_and_start_at(offset(3))];
+    for (cut, preallocate) in cuts.into_iter().flat_map(|cut| [(cut, "false"), (cut, "true")]) {
+        let prepare = || {
+            let rig = Rig::new(&[("preallocate", preallocate), ("segment.bytes", "4000")]);
+            (0..10).for_each(|_| _ = durable(&rig.partition, "v"));
+            rig.partition.delete_records_before(offset(6)).unwrap();
+            rig.store.checkpoint().unwrap();
+            rig
+        };
+        let is_deleted = |partition: &Partition| read_all(partition).iter().all(|(place, _)| *place >= 6);
+        end_at_each_change(
+            prepare,
+            |rig| cut(&rig.partition).unwrap_or(()),
+            |rig, image, case| {
+                assert!(is_deleted(&partition_of(&open(Arc::new(image), &rig.clock))), "{preallocate}, {case}");
+            },
+        );
+        for nth in 1.. {
+            let rig = prepare();
+            rig.vfs.inject(Fault::new(Operation::Any, Effect::Error(ErrorKind::Other)).nth(nth));
+            cut(&rig.partition).ok();
+            rig.vfs.clear_faults();
+            if rig.vfs.faults_struck() == 0 {
+                break;
+            }
+            rig.partition.reopen().unwrap();
+            assert!(is_deleted(&rig.partition), "{preallocate}, call {nth}");
+        }
+    }
+}

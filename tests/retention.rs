@@ -247,3 +247,37 @@ fn damage_before_the_end_of_an_active_segment_keeps_nobody_from_appending_and_ro
         assert_eq!(partition.log_start_offset(), offset(0), "reopened: {is_reopened}");
     }
 }
+
+#[test]
+fn retention_by_time_takes_no_segment_behind_which_younger_records_are_missing() {
+    let size = filled(&KEEP).partition.segments()[0].size() / 5;
+    // How many of the records 5 to 9 are left; none of them, or not even the file.
+    for left in [None, Some(0), Some(1), Some(4)] {
+        let rig = Rig::new(&[("retention.ms", "1000"), ("file.delete.delay.ms", "0"), ("index.interval.bytes", "0")]);
+        for i in 0..15 {
+            if i % 5 == 0 {
+                rig.partition.roll().unwrap();
+            }
+            append_at(&rig.partition, "v", if i < 8 { i } else { 2000 });
+        }
+        let Rig { memory, clock, store, .. } = rig;
+        store.close().unwrap();
+        let path = "/log/t-0/00000000000000000005.log".as_ref();
+        match left {
+            None => memory.remove_file(path).unwrap(),
+            Some(left) => memory.open(path, OpenMode::Write).unwrap().set_size(left * size).unwrap(),
+        }
+        let store = open(Arc::new(memory.clone()), &clock);
+        let partition = partition_of(&store);
+        clock.set(at(2500));
+        for _ in 0..3 {
+            store.tick(clock.now()).unwrap();
+        }
+        assert_eq!(partition.read(offset(9)).fetch().unwrap_err().kind(), ErrorKind::Corrupt, "{left:?}");
+        // Once what lies behind is old as well, all of it goes.
+        let last = memory.metadata("/log/t-0/00000000000000000010.log".as_ref()).unwrap().unwrap();
+        clock.set(last.modified.unwrap().saturating_add(3_600_000 + 1001));
+        store.tick(clock.now()).unwrap();
+        assert_eq!(partition.log_start_offset(), offset(15), "{left:?}");
+    }
+}

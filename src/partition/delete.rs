@@ -105,13 +105,23 @@ pub(crate) struct Expired {
 struct Ages {
     /// How many of the oldest segments look as if they could go.
     candidates: usize,
-    /// Those of them whose ages damage hides, and the damage.
-    unknown: Vec<(Offset, SegmentError)>,
+    /// Those of them whose ages damage hides.
+    unknown: Vec<UnknownAge>,
+}
+
+/// A segment whose age damage hides.
+struct UnknownAge {
+    base: Offset,
+    damage: SegmentError,
+    /// A segment whose file was last written after all of the records that may be hidden.
+    witness: Arc<Segment>,
 }
 
 impl Ages {
-    fn is_unknown(&self, segment: &Segment) -> bool {
-        self.unknown.iter().any(|(base, _)| *base == segment.base_offset())
+    /// The witness of a segment whose age is unknown.
+    fn witness(&self, segment: &Segment) -> Option<&Segment> {
+        let unknown = self.unknown.iter().find(|unknown| unknown.base == segment.base_offset());
+        unknown.map(|unknown| &*unknown.witness)
     }
 }
 
@@ -225,15 +235,15 @@ fn size_of(segments: &[Arc<Segment>]) -> u64 {
 }
 
 impl Inner {
-    /// What retention decides on, oldest segment first. Of a damaged segment whose age `is_unknown`, no record can be younger than its
-    /// file by more than an append lets pass.
-    fn segment_facts(&self, is_unknown: &dyn Fn(&Segment) -> bool) -> Result<Vec<SegmentFacts>, LogError> {
+    /// What retention decides on, oldest segment first. No record of a segment whose age is unknown can be younger than the file of its
+    /// witness by more than an append lets pass.
+    fn segment_facts(&self, ages: Option<&Ages>) -> Result<Vec<SegmentFacts>, LogError> {
         let list = self.list();
         let ahead_ms = self.settings.read().message_timestamp_after_max_ms;
         let ends = list.iter().skip(1).map(|segment| segment.base_offset()).chain([self.offsets.log_end()]);
         let facts = list.iter().zip(ends).map(|(segment, end_offset)| {
-            let largest_timestamp = if is_unknown(segment) {
-                segment.modified()?.map(|modified| modified.saturating_add(ahead_ms))
+            let largest_timestamp = if let Some(witness) = ages.and_then(|ages| ages.witness(segment)) {
+                witness.modified()?.map(|modified| modified.saturating_add(ahead_ms))
             } else {
                 match segment.largest_timestamp() {
                     Ok(Some(timestamp)) => Some(timestamp),
@@ -251,7 +261,7 @@ impl Inner {
     fn take_expired(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<Doomed, LogError> {
         let ages = self.verify_ages(count)?;
         let mut writer = self.writer.lock();
-        let count = count(&self.segment_facts(&|segment| ages.is_unknown(segment))?).min(ages.candidates);
+        let count = count(&self.segment_facts(Some(&ages))?).min(ages.candidates);
         let kept = self.kept_for_damage(ages, count);
         if count == 0 {
             return Ok(Doomed { segments: Vec::new(), kept });
@@ -276,16 +286,22 @@ impl Inner {
     }
 
     /// Sees to it that the ages of what would go now come from the batches and not from an index: a damaged index must cost
-    /// time, not records.
+    /// time, not records. Nor may records that are missing behind a segment go with it, which may be younger.
     fn verify_ages(&self, count: &dyn Fn(&[SegmentFacts]) -> usize) -> Result<Ages, LogError> {
-        let (list, candidates) = (self.list(), count(&self.segment_facts(&|_| false)?));
+        let (list, candidates) = (self.list(), count(&self.segment_facts(None)?));
         let mut unknown = Vec::new();
-        for segment in list.iter().take(candidates) {
-            match segment.exact_greatest() {
-                Ok(_) => {}
-                Err(damage @ SegmentError::Format { .. }) => unknown.push((segment.base_offset(), damage)),
-                Err(error) => return Err(self.wrap(error)),
+        let nexts = list.iter().skip(1).map(Some).chain([None]);
+        for (segment, next) in list.iter().zip(nexts).take(candidates) {
+            let reaches = || next.map_or(Ok(()), |next| self.check_reaches(segment, next.base_offset()));
+            let (damage, witness) = match segment.exact_greatest().map(|_| reaches()) {
+                Ok(Ok(())) => continue,
+                Ok(Err(hole)) => (hole, next.unwrap_or(segment)),
+                Err(damage) => (damage, segment),
+            };
+            if !matches!(damage, SegmentError::Format { .. }) {
+                return Err(self.wrap(damage));
             }
+            unknown.push(UnknownAge { base: segment.base_offset(), damage, witness: Arc::clone(witness) });
         }
         Ok(Ages { candidates, unknown })
     }
@@ -294,8 +310,8 @@ impl Inner {
     fn kept_for_damage(&self, ages: Ages, count: usize) -> Option<(Arc<Segment>, SegmentError)> {
         let list = self.list();
         let kept = list.iter().take(ages.candidates).nth(count)?;
-        let (_, damage) = ages.unknown.into_iter().find(|(base, _)| *base == kept.base_offset())?;
-        Some((Arc::clone(kept), damage))
+        let unknown = ages.unknown.into_iter().find(|unknown| unknown.base == kept.base_offset())?;
+        Some((Arc::clone(kept), unknown.damage))
     }
 
     fn raise_log_start(&self, offset: Offset) {

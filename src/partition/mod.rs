@@ -278,11 +278,6 @@ impl Partition {
         Offset::new(self.inner.first_dirty.load(Ordering::Acquire))
     }
 
-    /// The base offset of the oldest segment.
-    fn first_base_offset(&self) -> Offset {
-        self.inner.list().first().base_offset()
-    }
-
     /// Milliseconds since the last flush, or since the partition was opened; 0 when all is durable. A wall clock that was set
     /// back doesn't put a flush off.
     pub(crate) fn unflushed_ms(&self, now: Timestamp) -> u64 {

@@ -27,7 +27,8 @@ use crate::vfs::OpenMode;
 impl Partition {
     /// Cuts the log so that its end is `offset`; whatever lies at or above it is gone. A batch that `offset` falls into goes
     /// whole, and the next record gets `offset` all the same. An `offset` at or above the log end cuts nothing, and leader epochs that
-    /// begin behind the log end are forgotten; one below the first segment empties the log.
+    /// begin behind the log end are forgotten; with one below the log start the log starts over there, as by
+    /// [`Partition::truncate_fully_and_start_at`], for no record is left.
     ///
     /// # Durability
     /// On return the cut survives a power loss.
@@ -47,7 +48,7 @@ impl Partition {
             return Ok(());
         }
         self.inner.between_syncs(|| {
-            if offset < self.first_base_offset() {
+            if offset < self.log_start_offset() {
                 self.inner.start_over(&mut writer, offset)
             } else {
                 self.inner.cut_end(&mut writer, offset)

@@ -198,7 +198,6 @@ impl Segment {
             return Err(self.format_error(position, source));
         }
         self.seen.lock().sealed = Some(self.traits(&*file, metadata.modified)?);
-        self.log.end_growth();
         self.offset_index.file().seal()?;
         self.time_index.file().seal()?;
         self.log.release();
@@ -221,7 +220,6 @@ impl Segment {
         if seen.sealed.as_ref() != Some(&found) {
             return Err(self.changed());
         }
-        self.log.end_growth();
         Ok(())
     }
 

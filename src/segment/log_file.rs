@@ -52,8 +52,6 @@ pub(crate) struct LogFile {
     dense: AtomicBool,
     mappable: bool,
     read_only: bool,
-    /// Whether another process that wrote the file has begun the next one.
-    has_ended: AtomicBool,
     residency: Arc<Residency>,
 }
 
@@ -79,7 +77,6 @@ impl LogFile {
             dense: AtomicBool::new(false),
             mappable,
             read_only,
-            has_ended: AtomicBool::new(false),
             residency,
         }
     }
@@ -129,11 +126,6 @@ impl LogFile {
     fn open(&self) -> Result<Arc<dyn VfsFile>, IoError> {
         let mode = if self.read_only { OpenMode::Read } else { OpenMode::Write };
         self.vfs.open(&self.path(), mode)
-    }
-
-    /// Notes that another process won't append any more: what isn't all there is damage from now on.
-    pub(crate) fn end_growth(&self) {
-        self.has_ended.store(true, Ordering::Release);
     }
 
     /// Goes on with a file that was just opened under this one's name.
@@ -313,13 +305,6 @@ impl LogFile {
         RecordBatch::parse(bytes).map_err(|source| SegmentError::format(&self.path(), position, source))
     }
 
-    /// Whether another process may be appending: then an incomplete batch is the end, and not damage. Nobody appends to a file that has
-    /// another one behind it.
-    fn may_grow(&self) -> bool {
-        let has_ended = self.has_ended.load(Ordering::Acquire) || self.limit() < Offset::MAX;
-        !self.mappable && self.read_only && !has_ended
-    }
-
     /// Whether nothing but zeros follows up to the published length: space that was reserved and never written.
     pub(crate) fn is_zero_from(&self, position: Position) -> Result<bool, SegmentError> {
         let mut at = position;
@@ -361,7 +346,7 @@ pub(crate) struct HeaderWalk<'a> {
 
 impl HeaderWalk<'_> {
     /// The next batch's place and header; `None` at the end of the log: no bytes left, or nothing but zeros. A batch that isn't
-    /// all there is damage, unless another process is writing the file.
+    /// all there is damage.
     pub(crate) fn next_header(&mut self) -> Result<Option<(Position, BatchHeader)>, SegmentError> {
         match self.peeked.take() {
             None => self.step(),
@@ -397,7 +382,6 @@ impl HeaderWalk<'_> {
                 self.due = self.log.is_dense().then_some(self.floor);
                 Ok(Some((position, header)))
             }
-            Ok(_) | Err(FormatError::Incomplete { .. }) if self.log.may_grow() => Ok(None),
             Ok(header) => Err(self.damage(FormatError::Incomplete {
                 what: "batch",
                 position: Position::ZERO,
@@ -412,7 +396,7 @@ impl HeaderWalk<'_> {
     /// it were passed.
     fn may_end_here(&self) -> Result<bool, SegmentError> {
         let is_complete = self.limit == Offset::MAX || self.floor == self.limit;
-        Ok(self.log.may_grow() || is_complete && self.log.is_zero_from(self.at)?)
+        Ok(is_complete && self.log.is_zero_from(self.at)?)
     }
 
     fn damage(&self, source: FormatError) -> SegmentError {

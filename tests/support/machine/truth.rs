@@ -159,7 +159,6 @@ impl LogTruth {
             let kept = first.map_or(line.end, |batch| batch.last + 1);
             line.durable = line.durable.min(kept);
             line.written = line.written.map(|written| written.min(kept));
-            line.start_low = line.start_low.min(offset);
         }
         self.lines.push(new);
     }
@@ -228,6 +227,9 @@ impl Truth {
                 let log = self.log_mut();
                 let batch = moved_to(batch, log.current().end);
                 log.current_mut().push(batch);
+            }
+            Action::Truncate { offset } if *offset < self.log().current().start => {
+                self.log_mut().begin_start_over(*offset);
             }
             Action::Truncate { offset } if *offset < self.log().current().end => self.log_mut().begin_cut(*offset),
             Action::StartOver { offset } => self.log_mut().begin_start_over(*offset),
