@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use stratalog::vfs::{Effect, Fault, FaultyVfs, Hook, MemoryVfs, Operation};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, Hook, MemoryVfs, OpenMode, Operation, Vfs};
 use stratalog::{Clock as _, CompactionOptions, LogStore, ManualClock, Partition, Record, StoreConfig, StoreOptions};
 use support::{Rig, at, config, offset, read_all};
 
@@ -136,4 +136,37 @@ fn what_is_compacted_of_a_log_is_found_out_when_its_turn_comes() {
     second.roll().unwrap();
     second.compact().unwrap();
     assert_eq!(read_all(&second), [(2, "newer".to_owned())]);
+}
+
+#[test]
+fn a_compaction_that_a_full_disk_ends_before_it_renames_anything_leaves_its_partition_online() {
+    for nth in 1.. {
+        let rig = rig();
+        let full = Fault::new(Operation::Write, Effect::Error(std::io::ErrorKind::StorageFull));
+        rig.vfs.inject(full.from_nth(nth));
+        let compacted = rig.partition.compact();
+        rig.vfs.clear_faults();
+        rig.partition.append(&[Record::keyed("a", "there is room")]).unwrap();
+        assert!(rig.partition.compact().unwrap().is_complete);
+        if compacted.is_ok() {
+            assert!(nth > 3);
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_reopening_beside_a_compaction_that_removes_its_drafts_goes_on() {
+    let rig = rig();
+    let names = rig.files();
+    let draft = rig
+        .partition
+        .path()
+        .join(names.iter().find(|name| name.ends_with(".log")).unwrap())
+        .with_extension("log.cleaned");
+    rig.memory.open(&draft, OpenMode::Create).unwrap();
+    let memory = rig.memory.clone();
+    rig.vfs.hook(Hook::at(Operation::Remove).path(".cleaned"), move |path| memory.remove_file(path).unwrap());
+    rig.partition.reopen().unwrap();
+    assert_eq!(read_all(&rig.partition).len(), 20);
 }

@@ -294,3 +294,16 @@ fn a_snapshot_that_a_tick_cannot_sync_is_synced_by_the_next_and_keeps_the_partit
     let again = partition_of(&lost).append_from(support::stamp(1, 0, 0), &[Record::new("a")], Durability::Written);
     assert!(again.unwrap().is_duplicate);
 }
+
+#[test]
+fn an_append_that_failed_with_all_its_bytes_written_does_not_come_back_after_a_flush() {
+    for seed in 0..100 {
+        let rig = Rig::new(&[]);
+        (0..3).for_each(|_| _ = durable(&rig.partition, "v").unwrap());
+        rig.vfs.inject(on_log(Operation::Write, Effect::ShortWrite { size: 1 << 20, kind: io::ErrorKind::Other }));
+        assert!(rig.partition.append(&[Record::new("failed")]).is_err());
+        rig.partition.flush().unwrap();
+        let store = open(Arc::new(rig.memory.torn_crash_image(seed)), &rig.clock);
+        assert_eq!(values(&partition_of(&store)), ["v", "v", "v"], "{seed}");
+    }
+}

@@ -355,7 +355,8 @@ fn a_restart_finds_the_log_that_reopening_after_a_failed_cut_made() {
 
 #[test]
 fn what_was_deleted_stays_so_though_a_cut_below_it_fails_or_is_interrupted() {
-    let cuts: [fn(&Partition) -> Result<(), LogError>; 2] =
+    type Cut = fn(&Partition) -> Result<(), LogError>;
+    let cuts: [Cut; 2] =
         [|partition| partition.truncate_to(offset(3)), |partition| partition.truncate_fully_and_start_at(offset(3))];
     for (cut, preallocate) in cuts.into_iter().flat_map(|cut| [(cut, "false"), (cut, "true")]) {
         let prepare = || {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use stratalog::vfs::{FaultyVfs, Gate, Hook, MemoryVfs, Operation};
 use stratalog::{
-    CompactionOptions, Durability, LogError, LogStore, ManualClock, Offset, Partition, Record, StoreConfig, StoreError,
-    StoreOptions, TopicConfig,
+    CompactionOptions, Durability, Isolation, LogError, LogStore, ManualClock, Offset, OffsetSpec, Partition, Record,
+    StoreConfig, StoreError, StoreOptions, TopicConfig,
 };
 use support::{at, config, partition_of, read_all};
 
@@ -369,4 +369,64 @@ fn a_topic_that_is_deleted_meanwhile_fails_no_work_on_the_others() {
         work(&store).unwrap();
         assert!(store.topic("b").is_err(), "it was deleted in between");
     }
+}
+
+#[test]
+fn a_read_that_a_deletion_overtook_gives_no_record_of_the_next_topic_of_that_name() {
+    type Look = fn(&Partition) -> Result<Vec<Vec<u8>>, LogError>;
+    let looks: [Look; 4] = [
+        |partition| Ok(values_of(partition.read(Offset::ZERO).fetch()?)),
+        |partition| Ok(values_of(partition.read(Offset::ZERO).isolation(Isolation::ReadCommitted).fetch()?)),
+        |partition| partition.find_offset(OffsetSpec::MaxTimestamp).map(|_| Vec::new()),
+        |partition| partition.find_offset(OffsetSpec::Timestamp(at(5))).map(|_| Vec::new()),
+    ];
+    for look in looks {
+        for nth in 1.. {
+            let memory = MemoryVfs::new();
+            let store = open(&FaultyVfs::new(memory.clone())).unwrap();
+            let create = |store: &LogStore, value: &str| {
+                let topic = store.create_topic("t", 1, config(&[("segment.bytes", "400")])).unwrap();
+                let partition = topic.partition(0).unwrap();
+                (0..20).for_each(|i| _ = partition.append(&[Record::new(value).timestamp(at(i))]).unwrap());
+                partition
+            };
+            create(&store, "old");
+            store.close().unwrap();
+            let vfs = FaultyVfs::new(memory);
+            let store = open(&vfs).unwrap();
+            let old = partition_of(&store);
+            let gate = vfs.block(Hook::at(Operation::Any).nth(nth));
+            let looking = thread::spawn({
+                let old = old.clone();
+                move || look(&old)
+            });
+            while !gate.is_reached() && !looking.is_finished() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let was_reached = gate.is_reached();
+            let (sender, is_deleted) = mpsc::channel();
+            let deleting = thread::spawn({
+                let store = store.clone();
+                move || sender.send(store.delete_topic("t"))
+            });
+            // Where it needs what the reader holds, it goes on behind it.
+            if is_deleted.recv_timeout(A_WHILE).is_ok() {
+                create(&store, "new");
+            }
+            gate.release();
+            deleting.join().unwrap().ok();
+            match looking.join().unwrap() {
+                Err(LogError::Closed { .. }) => {}
+                looked => assert!(looked.unwrap().iter().all(|value| value == b"old"), "call {nth}"),
+            }
+            assert!(old.segments().is_empty(), "the folder is another topic's");
+            if !was_reached {
+                break;
+            }
+        }
+    }
+}
+
+fn values_of(batches: stratalog::Batches) -> Vec<Vec<u8>> {
+    batches.records().map(|record| record.unwrap().value().unwrap().to_vec()).collect()
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use stratalog::format::PartitionMetadata;
 use stratalog::store::PostponedWork;
 use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, PathFilter, Vfs};
-use stratalog::{Clock as _, Durability, ErrorKind, LogStore, MaintenanceWork, ManualClock, Record, StoreOptions};
+use stratalog::{
+    Clock as _, Durability, ErrorKind, LogStore, MaintenanceWork, ManualClock, Record, StoreOptions, TopicConfig,
+};
 use support::{append_at, at, config, offset, partition_of, read_all};
 
 fn open(vfs: &(impl Vfs + Clone + 'static), clock: &ManualClock) -> LogStore {
@@ -174,4 +176,44 @@ fn a_missing_partition_metadata_is_written_by_the_next_opening() {
     let file = memory.open(path, OpenMode::Read).unwrap();
     let bytes = file.map(file.size().unwrap()).unwrap();
     assert_eq!(PartitionMetadata::parse(&bytes).unwrap().topic_id, id);
+}
+
+#[test]
+fn a_killed_preallocated_partition_opens_though_the_disk_has_no_room_to_give_back_its_zeros() {
+    let (memory, clock) = (MemoryVfs::new(), ManualClock::new(at(0)));
+    let store = open(&memory, &clock);
+    store.create_topic("t", 1, config(&[("preallocate", "true"), ("segment.bytes", "4000")])).unwrap();
+    append_at(&partition_of(&store), "v", 0);
+    let vfs = FaultyVfs::new(memory.process_crash_image());
+    vfs.inject(
+        Fault::new(Operation::Sync, Effect::Error(io::ErrorKind::StorageFull)).on(PathFilter::ends_with(".log")),
+    );
+    let store = open(&vfs, &clock);
+    assert!(store.open_report().failed.is_empty(), "{:?}", store.open_report());
+    assert_eq!(read_all(&partition_of(&store)).len(), 1);
+}
+
+#[test]
+fn a_cut_that_a_full_disk_puts_off_is_in_no_report_until_it_is_carried_out() {
+    for nth in 1..20 {
+        let (memory, clock) = (MemoryVfs::new(), ManualClock::new(at(0)));
+        let store = open(&memory, &clock);
+        store.create_topic("t", 1, TopicConfig::new()).unwrap();
+        (0..5).for_each(|time| _ = append_at(&partition_of(&store), "v", time));
+        let image = memory.process_crash_image();
+        let log = image.open(Path::new("/log/t-0/00000000000000000000.log"), OpenMode::Write).unwrap();
+        log.write_at(b"no batch at all, but bytes", log.size().unwrap()).unwrap();
+        let vfs = FaultyVfs::new(image.clone());
+        vfs.inject(Fault::new(Operation::Write, Effect::Error(io::ErrorKind::StorageFull)).from_nth(nth));
+        let store = open(&vfs, &clock);
+        let cuts: Vec<_> = store.open_report().partitions.iter().flat_map(|partition| partition.cuts.clone()).collect();
+        for cut in &cuts {
+            assert_eq!(image.metadata(&cut.moved_to).unwrap().map(|metadata| metadata.size), Some(cut.bytes), "{nth}");
+        }
+        let carried_out: u64 = cuts.iter().map(|cut| cut.bytes).sum();
+        assert_eq!(store.metrics().bytes_cut, carried_out, "{nth}");
+        vfs.clear_faults();
+        partition_of(&store).reopen().unwrap();
+        assert_eq!(store.metrics().bytes_cut, 26, "{nth}");
+    }
 }

@@ -278,10 +278,11 @@ impl Inner {
     /// Cuts off what a failed write left, unless it couldn't even begin. Where that fails too, nobody knows what stands there: the
     /// partition goes offline.
     fn undo_write(&self, active: &Segment, error: LogError) -> LogError {
-        if !error.failed_to_open()
-            && let Err(second) = active.cut_back()
-        {
-            self.go_offline(&self.wrap(second));
+        if !error.failed_to_open() {
+            match active.cut_back() {
+                Ok(()) => self.note_cut_back(),
+                Err(second) => self.go_offline(&self.wrap(second)),
+            }
         }
         error
     }

@@ -67,15 +67,21 @@ impl Inner {
 
 impl Partition {
     /// Does `look`, again where it met damage in a log that was cut or reopened meanwhile: what is known of gaps is known of the new one.
+    /// Where the partition was closed meanwhile, what was found is nobody's business any more: files are opened by their names, which
+    /// may be those of another topic by now.
     pub(super) fn again_if_cut<T>(&self, look: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
-        for _ in 1..LOOKS_MAX {
+        let mut looks = 0;
+        loop {
             let generation = self.generation();
-            match look() {
-                Err(error) if error.kind() == ErrorKind::Corrupt && generation != self.generation() => {}
+            let looked = look();
+            self.inner.check_open()?;
+            looks += 1;
+            let may_be_old = looks < LOOKS_MAX && generation != self.generation();
+            match looked {
+                Err(error) if may_be_old && error.kind() == ErrorKind::Corrupt => {}
                 looked => return looked,
             }
         }
-        look()
     }
 
     /// As [`Inner::check_no_holes`].

@@ -256,10 +256,13 @@ impl Partition {
         self.inner.list().iter().map(|segment| segment.size()).sum()
     }
 
-    /// The segments in offset order, the active one last. They stay readable whatever happens to the log.
+    /// The segments in offset order, the active one last; none when the partition is closed. They stay readable whatever happens to the
+    /// log.
     #[must_use]
     pub fn segments(&self) -> Vec<Arc<Segment>> {
-        self.inner.list().to_vec()
+        let segments = self.inner.list().to_vec();
+        // From here on whoever deletes the topic sees that they are held.
+        if self.inner.check_open().is_ok() { segments } else { Vec::new() }
     }
 
     /// The config values in force.

@@ -43,7 +43,7 @@ use crate::metrics::Counters;
 use crate::name::TopicPartition;
 use crate::segment::{ClosingEntry, Fault, Gaps, Residency, Segment, SegmentError, SegmentOptions, file_path};
 use crate::types::{Offset, Position};
-use crate::vfs::{IoError, Vfs, read_whole};
+use crate::vfs::{IoError, Vfs, read_whole, unless_missing};
 
 /// What opening a partition needs.
 #[derive(Debug, Clone)]
@@ -445,7 +445,8 @@ impl<'a> Opening<'a> {
     }
 
     fn remove(&self, name: &str) -> Result<(), LogError> {
-        self.io(self.params.vfs.remove_file(&self.params.dir.join(name)))
+        // A compaction beside a reopening removes its own drafts.
+        self.io(unless_missing(self.params.vfs.remove_file(&self.params.dir.join(name))))
     }
 
     fn remove_all(&self, names: &[&FileName]) -> Result<(), LogError> {

@@ -60,9 +60,18 @@ impl Partition {
             Ok(_) => Ok(None),
             Err(_) => entered.map(|_| None),
         };
-        let Ok(Some(swap)) = prepared else {
+        let noted = prepared.and_then(|swap| {
+            let Some(swap) = swap else { return Ok(None) };
+            let noted = self.inner.note_swap(&swap);
+            if noted.is_err() {
+                self.inner.removals.set_returning(None);
+                replacements.clone_from(&swap.replacements);
+            }
+            noted.map(|()| Some(swap))
+        });
+        let Ok(Some(swap)) = noted else {
             let removed = self.inner.remove_files(&replacements);
-            return prepared.and(removed).map(|()| false);
+            return noted.and(removed).map(|()| false);
         };
         self.inner.carry_out(|| self.inner.swap(&swap))?;
         Ok(true)
@@ -119,7 +128,6 @@ impl Inner {
 
     /// The steps of the swap, in their order.
     fn swap(&self, swap: &Swap) -> Result<(), LogError> {
-        self.note_swap(swap)?;
         let mark = self.set_mark(&swap.sources)?;
         for replacement in swap.replacements.iter().rev() {
             self.step(replacement.rename_indexes(Suffix::Swap))?;

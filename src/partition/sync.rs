@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -33,6 +33,8 @@ pub(super) struct GroupCommit {
     sealed: Mutex<Vec<Arc<Segment>>>,
     /// What an unclean opening found above the recovery point, oldest first.
     rewrites: Mutex<Vec<Rewrite>>,
+    /// Whether what a failed append left was cut off, and no sync has covered that. A loss of power would bring it back.
+    has_cut_back: AtomicBool,
     /// The offsets of producer snapshots that were written and not synced since, and whether a sync failed.
     snapshots: Mutex<BTreeMap<Offset, bool>>,
 }
@@ -96,7 +98,8 @@ impl Inner {
             if written_in.is_some_and(|written_in| written_in != self.generation()) {
                 return Err(LogError::OutcomeUnknown { partition: self.id.clone() });
             }
-            Ok(load(&self.recovery_point) >= end && self.commits.sealed.lock().is_empty())
+            let has_all = load(&self.recovery_point) >= end && !self.commits.has_cut_back.load(Ordering::Acquire);
+            Ok(has_all && self.commits.sealed.lock().is_empty())
         };
         self.lead_sync(is_done, || self.sync_all())
     }
@@ -154,7 +157,17 @@ impl Inner {
     /// Syncs the segments that were sealed since the last time, indexes included, and the active one's batches.
     fn sync_all(&self) -> Result<(), LogError> {
         let end = self.offsets.log_end();
-        self.sync_up_to(end, |from| self.sync_segments(from))
+        let had_cut_back = self.commits.has_cut_back.swap(false, Ordering::AcqRel);
+        let synced = self.sync_up_to(end, |from| self.sync_segments(from));
+        if had_cut_back && synced.is_err() {
+            self.note_cut_back();
+        }
+        synced
+    }
+
+    /// Has the next flush sync what an append has just cut off again.
+    pub(super) fn note_cut_back(&self) {
+        self.commits.has_cut_back.store(true, Ordering::Release);
     }
 
     /// Does `sync` and moves the recovery point to `end`. A sync that fails takes the partition offline; one that can't begin, because

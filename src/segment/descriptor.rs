@@ -55,7 +55,7 @@ impl Kept for OpenFile {
     }
 }
 
-/// Opened by the first write or copying read, kept until [`Descriptor::release`] or until the store's budget needs the room.
+/// Opened by the first write or copying read, kept until [`Descriptor::let_go`] or until the store's budget needs the room.
 #[derive(Debug)]
 pub(super) struct Descriptor {
     slot: Arc<Slot<OpenFile>>,
@@ -160,11 +160,6 @@ impl Descriptor {
         let stays = !self.slot.read().writes.are_synced();
         self.listed.store(stays, Ordering::Release);
         stays
-    }
-
-    /// Closes the file until it is used again.
-    pub(super) fn release(&self) {
-        *self.slot.write() = OpenFile::default();
     }
 
     /// Closes the file, if it may be opened again.

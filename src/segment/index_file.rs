@@ -280,7 +280,7 @@ impl IndexFile {
             Content::Growing { bytes, written } => *written == bytes.len() || !self.own,
             Content::Unloaded | Content::Sealed(_) => false,
         };
-        if is_in_file {
+        if is_in_file && !self.content.is_pinned() {
             *content = Content::Unloaded;
         }
         Ok(())

@@ -40,8 +40,6 @@ pub(crate) struct LogFile {
     path: RwLock<PathBuf>,
     /// Mapping doesn't keep it open: a log of many sealed segments may be read without holding a descriptor for each.
     descriptor: Arc<Descriptor>,
-    /// Whether the name may become another file's: then this one stays open or mapped.
-    held: AtomicBool,
     /// The mapped prefix; grows by replacement.
     map: Arc<Slot<Bytes>>,
     /// Bytes that readers may see.
@@ -70,7 +68,6 @@ impl LogFile {
             vfs,
             path: RwLock::new(path),
             descriptor: Descriptor::new(&residency),
-            held: AtomicBool::new(false),
             map: Slot::new(Bytes::new()),
             size: AtomicU64::new(size),
             limit: AtomicI64::new(Offset::MAX.value()),
@@ -167,11 +164,9 @@ impl LogFile {
         Ok(self.descriptor.sync(&*self.file()?)?)
     }
 
-    /// Closes the file until it is used again, unless it is [held](Self::hold).
+    /// Closes the file until it is used again, unless it must stay: somebody may take hold of it just now.
     pub(crate) fn release(&self) {
-        if !self.held.load(Ordering::Acquire) {
-            self.descriptor.release();
-        }
+        self.descriptor.let_go();
     }
 
     /// Whether a map or an open file is kept.
@@ -187,7 +182,6 @@ impl LogFile {
 
     /// Maps or opens the file for good, so that it stays readable after it was renamed and removed.
     pub(crate) fn hold(&self) -> Result<(), SegmentError> {
-        self.held.store(true, Ordering::Release);
         self.pin()
     }
 
@@ -206,10 +200,8 @@ impl LogFile {
     }
 
     fn unpin(&self) {
-        if !self.held.load(Ordering::Acquire) {
-            self.map.unpin();
-            self.descriptor.unpin();
-        }
+        self.map.unpin();
+        self.descriptor.unpin();
     }
 
     /// Gives the file another name. Readers wait for nothing: they have it open or mapped meanwhile.
@@ -272,8 +264,14 @@ impl LogFile {
 
     /// The bytes from `start` to `end`, as far as the file has them, by copying.
     pub(crate) fn read_copied(&self, start: u64, end: u64) -> Result<Bytes, SegmentError> {
+        let file = self.file();
+        // What was opened only now may be gone, or another file of its name: whoever gave this one another name has mapped it before, if he
+        // doesn't keep it open.
+        if let Some(bytes) = slice(&self.map.read(), start, end) {
+            return Ok(bytes);
+        }
         let mut buffer = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
-        let read = self.file()?.read_at(&mut buffer, start)?;
+        let read = file?.read_at(&mut buffer, start)?;
         buffer.truncate(read);
         Ok(Bytes::from(buffer))
     }
@@ -435,4 +433,38 @@ impl HeaderWalk<'_> {
 /// Zeros where a batch's length should be mean that nothing was written from here on (preallocated space).
 pub(crate) fn is_end_of_log(bytes: &[u8]) -> bool {
     bytes.iter().take(17).all(|byte| *byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::MemoryVfs;
+
+    #[test]
+    fn a_file_that_is_held_and_renamed_beside_a_reader_stays_the_one_that_is_read() {
+        for _ in 0..300 {
+            let vfs = MemoryVfs::new();
+            let write = |bytes: &[u8]| {
+                let file = vfs.open("/log".as_ref(), OpenMode::Create).unwrap();
+                file.write_at(bytes, 0).unwrap();
+            };
+            write(&[1; 100]);
+            let log = LogFile::new(Arc::new(vfs.clone()), "/log".into(), 60, true, false);
+            assert_eq!(log.read(Position::ZERO, 60).unwrap(), [1; 60][..], "mapped up to there");
+            log.publish(100);
+            std::thread::scope(|scope| {
+                let read = || (0..30).for_each(|_| assert_eq!(log.read(Position::new(50), 50).unwrap(), [1; 50][..]));
+                let readers = [scope.spawn(read), scope.spawn(read)];
+                while log.descriptor.opened().is_none() && !readers.iter().all(|reader| reader.is_finished()) {
+                    std::thread::yield_now();
+                }
+                log.release();
+                log.hold().unwrap();
+                log.release();
+                log.rename("/gone".into()).unwrap();
+                vfs.remove_file("/gone".as_ref()).unwrap();
+                write(&[2; 70]);
+            });
+        }
+    }
 }

@@ -166,12 +166,25 @@ impl Segment {
 
     /// The greatest timestamp with the last offset of its batch: the time index's last entry, or a later batch's.
     pub(crate) fn greatest(&self) -> Result<Greatest, SegmentError> {
-        if let Some(known) = self.growth.lock().known_greatest() {
-            return Ok(known);
-        }
         let size = self.size();
-        let (found, source) = self.glance(Self::find_greatest)?;
+        {
+            let growth = self.growth.lock();
+            if let Some(known) = growth.known_greatest() {
+                return Ok(known);
+            }
+            if let Some((_, position, damage)) = growth.damage.as_ref().filter(|(met_at, ..)| *met_at == size) {
+                return Err(self.format_error(*position, damage.clone()));
+            }
+        }
+        let found = self.glance(Self::find_greatest);
         let mut growth = self.growth.lock();
+        // Another process may have put another file in the place of this one, which looks like damage.
+        if let Err(SegmentError::Format { position, source, .. }) = &found
+            && !self.options.foreign
+        {
+            growth.damage = Some((size, *position, source.clone()));
+        }
+        let (found, source) = found?;
         // What another process appended meanwhile may be missing in it.
         if growth.greatest.is_none() && self.size() == size {
             growth.greatest = Some(found);

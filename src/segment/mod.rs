@@ -72,7 +72,7 @@ pub struct Segment {
 }
 
 /// What appending keeps track of.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Growth {
     /// Bytes since the last index entry, or since this segment was opened.
     unindexed_size: u64,
@@ -82,6 +82,9 @@ struct Growth {
     source: Source,
     /// The first batch's greatest timestamp, likewise.
     first: Option<Option<Timestamp>>,
+    /// The damage that hides the greatest timestamp, and how many bytes there were when it was met: so it is looked for once, and not by each
+    /// tick.
+    damage: Option<(u64, Position, FormatError)>,
 }
 
 /// What a greatest timestamp comes from.
@@ -99,12 +102,12 @@ enum Source {
 impl Growth {
     /// What is known of a segment without batches.
     const fn of_empty() -> Self {
-        Self { unindexed_size: 0, greatest: Some(None), source: Source::Batches, first: Some(None) }
+        Self { unindexed_size: 0, greatest: Some(None), source: Source::Batches, first: Some(None), damage: None }
     }
 
     /// Of a segment whose greatest timestamp damage hides.
     const fn behind_damage(unindexed_size: u64) -> Self {
-        Self { unindexed_size, greatest: Some(None), source: Source::Remains, first: None }
+        Self { unindexed_size, greatest: Some(None), source: Source::Remains, first: None, damage: None }
     }
 
     /// The greatest timestamp of all batches; `None` where that isn't known.

@@ -258,7 +258,9 @@ impl Segment {
         let greatest = self.find_greatest();
         self.log.publish(hidden);
         *self.growth.lock() = match greatest {
-            Ok((greatest, source)) => Growth { unindexed_size, greatest: Some(greatest), source, first: None },
+            Ok((greatest, source)) => {
+                Growth { unindexed_size, greatest: Some(greatest), source, first: None, damage: None }
+            }
             Err(SegmentError::Format { .. }) => Growth::behind_damage(unindexed_size),
             Err(error) => return Err(error),
         };

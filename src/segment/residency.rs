@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -36,8 +36,8 @@ pub(crate) struct Slot<T> {
     value: RwLock<T>,
     /// Whether somebody used it since the budget last looked.
     used: AtomicBool,
-    /// Whether it must stay.
-    pinned: AtomicBool,
+    /// How many there are for whom it must stay.
+    pins: AtomicUsize,
     /// Whether a budget knows it.
     listed: AtomicBool,
 }
@@ -59,19 +59,23 @@ impl<T: Kept> Slot<T> {
         self.value.write()
     }
 
-    /// From here on, only [`Slot::unpin`] lets the budget take it.
+    /// From here on it stays, until [`Slot::unpin`] was called as often as this.
     pub(crate) fn pin(&self) {
-        self.pinned.store(true, Ordering::Release);
+        self.pins.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn unpin(&self) {
-        self.pinned.store(false, Ordering::Release);
+        self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
     }
 
     /// Drops what is kept, if it may go.
     pub(crate) fn empty(&self) -> bool {
         let mut value = self.value.write();
-        let goes = !self.pinned.load(Ordering::Acquire) && value.may_go();
+        let goes = !self.is_pinned() && value.may_go();
         let gone = if goes { std::mem::take(&mut *value) } else { T::default() };
         drop(value);
         // Closing or unmapping takes its time.
@@ -223,6 +227,10 @@ mod tests {
         slots[1].write().must_stay = true;
         let others: Vec<_> = (0..3).map(|_| slot(&budget)).collect();
         assert_eq!((kept(&slots), kept(&others)), (vec![true, true], vec![false, true, true]));
+        // As often as it was pinned.
+        slots[0].pin();
+        slots[0].unpin();
+        assert!(!slots[0].empty());
         slots[0].unpin();
         slots[0].admit(&budget);
         let _more: Vec<_> = (0..2).map(|_| slot(&budget)).collect();

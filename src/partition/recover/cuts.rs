@@ -60,6 +60,7 @@ impl Opening<'_> {
             // Otherwise readers may have mapped it, and what is kept is about to be copied to a new file.
             segment.cut_tail().map_err(|error| self.wrap(error))?;
         }
+        self.params.counters.bytes_cut.add(bytes);
         Ok(())
     }
 
@@ -128,16 +129,18 @@ impl Opening<'_> {
         for segment in segments {
             let file = segment.path();
             let moved_to = self.cut_name(&file, Position::ZERO)?;
-            let (position, bytes) = (Position::ZERO, segment.size());
+            // The whole file gets the other name, with what follows the last batch.
+            let bytes = self.io(self.params.vfs.metadata(&file))?.map_or(0, |metadata| metadata.size);
+            let position = Position::ZERO;
             cuts.push(Cut { file, moved_to, position, bytes, from_offset, reason: reason.to_owned() });
         }
         if !cuts.is_empty() {
             self.mark_cut(from_offset);
         }
-        let names: Vec<_> = cuts.iter().map(|cut| (cut.file.clone(), cut.moved_to.clone())).collect();
-        self.announce(cuts)?;
-        for (segment, (file, moved_to)) in segments.iter().zip(&names).rev() {
+        self.announce(cuts.clone())?;
+        for (segment, Cut { file, moved_to, bytes, .. }) in segments.iter().zip(&cuts).rev() {
             self.io(self.params.vfs.rename(file, moved_to))?;
+            self.params.counters.bytes_cut.add(*bytes);
             for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TxnIndex, FileKind::Snapshot] {
                 let path = file_path(&self.params.dir, kind, segment.base_offset(), Suffix::None);
                 self.io(unless_missing(self.params.vfs.remove_file(&path)))?;
@@ -152,7 +155,6 @@ impl Opening<'_> {
         if cuts.is_empty() {
             return Ok(());
         }
-        self.params.counters.bytes_cut.add(cuts.iter().map(|cut| cut.bytes).sum());
         let is_again = |known: &Cut| cuts.iter().any(|cut| cut.moved_to == known.moved_to);
         self.report.cuts.retain(|known| !is_again(known));
         self.report.cuts.extend(cuts);
@@ -160,6 +162,13 @@ impl Opening<'_> {
         let entries: Vec<_> = self.report.cuts.iter().map(entry_of).collect();
         self.io(replace_whole(&*self.params.vfs, &self.params.dir.join(CUT_LIST), &encode_cut_list(&entries)))?;
         self.sync_dir()
+    }
+
+    /// Takes those cuts out of the report that were not carried out. The list in the folder tells the next opening of them.
+    pub(super) fn forget_unfinished_cuts(&mut self) {
+        let vfs = &*self.params.vfs;
+        let size = |cut: &Cut| vfs.metadata(&cut.moved_to).ok().flatten().map(|metadata| metadata.size);
+        self.report.cuts.retain(|cut| size(cut) == Some(cut.bytes));
     }
 
     /// A free name for what is cut out of `file`. An earlier opening that was

@@ -184,11 +184,18 @@ impl Opening<'_> {
     }
 
     /// Gives back space behind the last batch that was reserved and never written.
-    fn drop_zeros(&self, segment: &Segment) -> Result<(), LogError> {
+    fn drop_zeros(&mut self, segment: &Segment) -> Result<(), LogError> {
         if self.reopening || !self.has_zeros(segment)? {
             return Ok(());
         }
-        segment.cut_tail().map_err(|error| self.wrap(error))
+        match segment.cut_tail().map_err(|error| self.wrap(error)) {
+            // They harm nobody: readers end before them, and appends go over them.
+            Err(error) if error.kind() == crate::types::ErrorKind::StorageFull => {
+                self.report.warnings.push(error.to_string());
+                Ok(())
+            }
+            dropped => dropped,
+        }
     }
 
     /// Whether zeros stand where a segment should reach up to the next one.
@@ -208,6 +215,7 @@ impl Opening<'_> {
             Err(error) if error.kind() == crate::types::ErrorKind::StorageFull && !self.reopening => {
                 self.report.warnings.push(error.to_string());
                 self.obstacle = Some(error);
+                self.forget_unfinished_cuts();
                 Ok(())
             }
             other => other,
