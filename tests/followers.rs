@@ -952,6 +952,42 @@ fn a_follower_sees_what_was_appended_while_it_found_the_folder_changed() {
     }
 }
 
+#[test]
+fn a_follower_sees_at_once_what_follows_a_cut_inside_a_batch_of_a_segment_that_it_has_not_seen() {
+    let rig = Rig::new(&[]);
+    append_values(&rig.partition, 0..1);
+    let beside = Beside::new(&rig);
+    assert_eq!(read_all(&beside.partition).len(), 1);
+    rig.partition.roll().unwrap();
+    append(&rig.partition, "1");
+    rig.partition.append(&[Record::new("2"), Record::new("3")]).unwrap();
+    rig.partition.truncate_to(offset(3)).unwrap();
+    (3..5).for_each(|number| assert_eq!(append(&rig.partition, "behind the gap"), number));
+    // The segment at 1 ends at 2, and the next one begins at 3.
+    assert_eq!(latest(&beside.partition), 5);
+    assert_eq!(read_from(&beside.partition, 4, 1).unwrap(), [(4, "behind the gap".to_owned())]);
+    assert!(beside.partition.wait_for(offset(4), Duration::from_millis(1)));
+}
+
+#[test]
+fn a_follower_of_a_folder_whose_writer_was_killed_under_a_mark_of_the_log_start_begins_there() {
+    for changes in 0.. {
+        let rig = Rig::new(&[("segment.bytes", "200"), ("file.delete.delay.ms", "0")]);
+        append_values(&rig.partition, 0..12);
+        rig.store.flush().unwrap();
+        rig.partition.delete_records_before(offset(7)).unwrap();
+        rig.vfs.crash_after(changes);
+        rig.store.tick(at(0)).ok();
+        let has_ended = !rig.vfs.is_crashed();
+        let store = open_beside(Arc::new(rig.memory.process_crash_image()), &rig);
+        let follower = partition_of(&store);
+        assert_eq!(read_from(&follower, follower.log_start_offset().value(), 1 << 20).unwrap().last().unwrap().0, 11);
+        if has_ended {
+            return;
+        }
+    }
+}
+
 /// What a follower asks.
 type Look = fn(&Partition) -> Result<Option<i64>, LogError>;
 

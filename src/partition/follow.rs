@@ -26,8 +26,8 @@ use crate::format::file_name::{
 };
 use crate::format::{LeaderEpochCheckpoint, OffsetCheckpoint, PartitionMetadata, TopicId, parse_unbroken};
 use crate::segment::{Gaps, Segment, SegmentError, file_path};
-use crate::types::{ErrorKind, Offset};
-use crate::vfs::{IoError, Vfs, read_whole};
+use crate::types::{ErrorKind, Offset, Timestamp};
+use crate::vfs::{IoError, OpenMode, Vfs, read_whole};
 
 /// How often a read is tried before the caller is told to look again.
 const LOOKS_MAX: usize = 4;
@@ -42,12 +42,17 @@ pub(super) struct Following {
     looks: Option<u32>,
     /// The id that the topic had when the partition was opened, if it says one.
     topic_id: Option<TopicId>,
+    /// The file of notes as it was read last, and up to where it said that the log may have gaps, if it did.
+    gaps_noted: Option<(NoteStamp, Option<Offset>)>,
 }
+
+/// Tells the file of notes from another one of its name: its identity, size and time.
+type NoteStamp = (Option<u64>, u64, Option<Timestamp>);
 
 impl Following {
     /// Of a partition that is about to be opened in `dir`.
     pub(super) fn of(vfs: &dyn Vfs, dir: &Path) -> Result<Self, IoError> {
-        Ok(Self { looks: None, topic_id: read_topic_id(vfs, dir)?.flatten() })
+        Ok(Self { looks: None, topic_id: read_topic_id(vfs, dir)?.flatten(), gaps_noted: None })
     }
 }
 
@@ -199,12 +204,30 @@ impl Inner {
         }
         let looks = writer.following.looks.unwrap_or(0).saturating_add(1);
         writer.following.looks = Some(looks % LOOKS_PER_LISTING);
-        if looks < LOOKS_PER_LISTING {
+        if looks < LOOKS_PER_LISTING && !self.may_go_on_above(writer, end) {
             return Ok(None);
         }
         // A log with a gap, such as a copy of a compacted one, goes on above its end.
         self.raise_followed_start(end);
         Ok(log_bases(self.names()?.iter().map(String::as_str)).into_iter().find(|base| *base > active))
+    }
+
+    /// Whether the log may go on above its end, behind a gap that the writer has noted: it has cut inside a batch. The notes are read
+    /// when their file is another one.
+    fn may_go_on_above(&self, writer: &mut Writer, end: Offset) -> bool {
+        let Some(stamp) = self.note_stamp() else { return false };
+        let known = &mut writer.following.gaps_noted;
+        if known.as_ref().is_none_or(|(known, _)| *known != stamp) {
+            *known = Some((stamp, self.noted_gaps_end()));
+        }
+        known.as_ref().and_then(|(_, from)| *from).is_some_and(|from| from > end)
+    }
+
+    fn note_stamp(&self) -> Option<NoteStamp> {
+        let path = self.dir.parent()?.join(UNBROKEN);
+        let modified = self.vfs.metadata(&path).ok()??.modified;
+        let file = self.vfs.open(&path, OpenMode::Read).ok()?;
+        Some((file.identity().ok()?, file.size().ok()?, modified))
     }
 
     /// Shows readers what was followed: a transaction's end before the offsets behind it.
@@ -392,9 +415,15 @@ impl Inner {
 
     /// From where on the log has no gap, by what the other process notes; nowhere, if it notes nothing.
     pub(super) fn noted_unbroken_from(&self) -> Offset {
-        let noted = self.noted_unbroken();
-        let gaps = noted.map(|unbroken| unbroken.gaps(self.noted_first_dirty(), Some(self.epochs.current())));
-        if let Some(Gaps::Below(limit)) = gaps { limit } else { Offset::MAX }
+        self.noted_gaps_end().unwrap_or(Offset::MAX)
+    }
+
+    /// Up to where the log may have gaps, if the other process notes that.
+    fn noted_gaps_end(&self) -> Option<Offset> {
+        match self.noted_unbroken()?.gaps(self.noted_first_dirty(), Some(self.epochs.current())) {
+            Gaps::Below(limit) => Some(limit),
+            Gaps::Anywhere => None,
+        }
     }
 
     fn noted_unbroken(&self) -> Option<Unbroken> {

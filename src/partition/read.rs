@@ -121,6 +121,7 @@ impl Read<'_> {
             let found = segment.find_past_gaps(self.offset).map_err(|error| inner.wrap(error))?;
             let Some((position, header)) = found else {
                 self.check_no_hole(view, segment, next_base)?;
+                self.check_unchanged(view, segment)?;
                 continue;
             };
             if header.base_offset() >= end {

@@ -364,7 +364,11 @@ impl<'a> Opening<'a> {
     /// Ends what a crash interrupted and removes what belongs to no segment; returns the names that are left.
     fn settle_files(&mut self) -> Result<Vec<String>, LogError> {
         if self.params.read_only {
-            return self.names();
+            let names = self.names()?;
+            self.read_trim_marks(&names);
+            // They are the writer's to remove.
+            self.trim_marks.clear();
+            return Ok(names);
         }
         if !self.params.clean {
             // A name that came or went just before the crash may count now, and must go on to.

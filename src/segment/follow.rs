@@ -190,7 +190,9 @@ impl Segment {
     pub(crate) fn end_following(&self) -> Result<(), SegmentError> {
         let metadata = self.vfs.metadata(&self.log.path())?.ok_or_else(|| self.changed())?;
         let position = Position::new(self.size());
-        let file = self.log.file()?;
+        // By its name: what was followed may have been replaced since, and then it grew and this isn't its end.
+        let file = self.open_again()?;
+        self.check_last_batch(&*file, metadata.size)?;
         let mut tail = Tail { file: &*file, end: metadata.size, bytes: Bytes::new(), start: 0 };
         if tail.has_bytes_at(position)? {
             let (what, available) = ("batch", metadata.size.saturating_sub(position.value()));
