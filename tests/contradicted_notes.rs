@@ -7,8 +7,8 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
-use stratalog::vfs::{MemoryVfs, OpenMode, Vfs};
-use stratalog::{ManualClock, StoreOptions};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, Vfs};
+use stratalog::{LogStore, ManualClock, StoreOptions};
 use support::{Rig, append, at, offset, open, partition_of, read_all};
 
 /// A file system with a closed store of twelve records in three segments, and what it holds.
@@ -199,5 +199,65 @@ fn a_checkpoint_of_the_log_start_that_says_more_than_the_note_with_a_checksum_lo
         assert_eq!(read_all(&partition).len(), 7, "clean: {is_clean}");
         let warned = store.open_report().partitions[0].warnings.len();
         assert_eq!(warned, usize::from(is_clean), "{:?}", store.open_report().partitions);
+    }
+}
+
+/// A log of 20 records in which another program, with an epoch of its own, has deleted the first 7 and stopped in order.
+fn with_deletions_of_another_program() -> Rig {
+    let rig = Rig::new(&[]);
+    (0..20).for_each(|_| _ = append(&rig.partition, "v"));
+    rig.store.clone().close().unwrap();
+    let put = |path: &str, text: &str| {
+        let file = rig.memory.open(path.as_ref(), OpenMode::Truncate).unwrap();
+        file.write_at(text.as_bytes(), 0).unwrap();
+        file.sync_data().unwrap();
+    };
+    put("/log/t-0/leader-epoch-checkpoint", "0\n2\n0 7\n2 20\n");
+    put("/log/log-start-offset-checkpoint", "0\n1\nt 0 7\n");
+    ["/log/t-0", "/log"].iter().for_each(|dir| rig.memory.sync_dir(dir.as_ref()).unwrap());
+    rig
+}
+
+#[test]
+fn what_another_program_deleted_stays_so_though_our_first_notes_are_interrupted_or_fail() {
+    type Work = fn(&LogStore);
+    let works: [Work; 4] = [
+        |_| {},
+        |store| store.checkpoint().unwrap_or(()),
+        |store| store.flush().unwrap_or(()),
+        |store| store.clone().close().unwrap_or(()),
+    ];
+    for work in works {
+        for changes in 0.. {
+            let rig = with_deletions_of_another_program();
+            let vfs = FaultyVfs::new(rig.memory.clone());
+            vfs.crash_after(changes);
+            let options = StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(rig.clock.clone()));
+            if let Ok(store) = options.open("/log") {
+                work(&store);
+            }
+            let has_ended = !vfs.is_crashed();
+            let images = (0..5).map(|seed| rig.memory.torn_crash_image(seed)).chain([rig.memory.process_crash_image()]);
+            for image in images {
+                let store = open(Arc::new(image), &rig.clock);
+                assert_eq!(partition_of(&store).log_start_offset(), offset(7), "change {changes}");
+            }
+            if has_ended {
+                break;
+            }
+        }
+    }
+    for nth in 1.. {
+        let rig = with_deletions_of_another_program();
+        let vfs = FaultyVfs::new(rig.memory.clone());
+        vfs.inject(Fault::new(Operation::Any, Effect::Error(std::io::ErrorKind::StorageFull)).from_nth(nth));
+        let options = StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(rig.clock.clone()));
+        let opened = options.open("/log");
+        let was_struck = opened.is_err() || opened.is_ok_and(|store| store.checkpoint().is_err());
+        let store = open(Arc::new(rig.memory.process_crash_image()), &rig.clock);
+        assert_eq!(partition_of(&store).log_start_offset(), offset(7), "call {nth}");
+        if !was_struck {
+            return;
+        }
     }
 }

@@ -47,6 +47,8 @@ impl Partition {
     /// finds them. A partition that is offline or closed has nothing to write.
     pub(crate) fn persist_state(&self) -> Result<(), LogError> {
         let Ok(_inside) = self.inner.enter_writable() else { return Ok(()) };
+        // The epochs of another program tell that our older note of the log start and of gaps is not to be believed.
+        self.inner.require_noted_gaps()?;
         self.inner.epochs.persist().map_err(|error| self.inner.wrap(error))?;
         let mut writer = self.inner.writer.lock();
         self.inner.check_online()?;

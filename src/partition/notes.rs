@@ -139,6 +139,11 @@ impl Partition {
         self.inner.note_line()
     }
 
+    /// Whether it is noted where the log has no gap.
+    pub(crate) fn has_noted_gaps(&self) -> bool {
+        self.inner.has_noted_gaps.load(Ordering::Acquire)
+    }
+
     /// Learns that its line was written, durably.
     pub(crate) fn learn_of_notes(&self) {
         self.inner.has_noted_gaps.store(true, Ordering::Release);

@@ -192,6 +192,7 @@ impl Inner {
     /// Writes what recovery finds in the batches above the recovery point, and nowhere else below it: epochs, and which transactions
     /// were aborted. Where there is no room for it, nothing has been lost, and the recovery point stays.
     fn persist_notes_of_batches(&self) -> Result<(), LogError> {
+        self.require_noted_gaps()?;
         self.epochs.persist().map_err(|error| self.wrap(error))?;
         self.persist_aborted()
     }

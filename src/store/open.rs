@@ -401,7 +401,8 @@ impl Shared {
         leftovers.into_iter().for_each(|dir| admin.removals.add(Deadline::after(&*clock, 0), dir));
         let removed = admin.removals.step(&*vfs, &*clock, clock.now());
         warnings.extend(removed.failure.map(|error| OpenWarning::new(PostponedWork::Removal, error)));
-        if self.report.clean && deleted.is_empty() && has_all_notes {
+        let are_noted = has_all_notes && partitions.iter().all(|partition| partition.has_noted_gaps());
+        if self.report.clean && deleted.is_empty() && are_noted {
             return;
         }
         // Where a log has no gaps must be known before it grows.
