@@ -170,3 +170,14 @@ fn a_reopening_beside_a_compaction_that_removes_its_drafts_goes_on() {
     rig.partition.reopen().unwrap();
     assert_eq!(read_all(&rig.partition).len(), 20);
 }
+
+#[test]
+fn a_compaction_lists_the_folder_once_however_many_segments_it_replaces() {
+    let rig = Rig::new(&COMPACT);
+    (0..60).for_each(|key| _ = rig.partition.append(&[Record::keyed(&key.to_string(), "v")]).unwrap());
+    rig.partition.roll().unwrap();
+    let listing_again = Fault::new(Operation::ReadDir, Effect::Error(std::io::ErrorKind::Other)).from_nth(2);
+    rig.vfs.inject(listing_again);
+    let report = rig.partition.compact().unwrap();
+    assert!(report.is_complete && report.segments_after > 5, "{report:?}");
+}

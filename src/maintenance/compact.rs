@@ -345,6 +345,7 @@ impl Run<'_> {
         }
 
         self.partition.check_no_holes(segments.get(..=cleanable.len()).unwrap_or_default())?;
+        self.partition.remove_drafts()?;
         // What is left out rests on newer records and on markers beyond the range: a power loss must not take those.
         self.partition.flush()?;
         let aborted = self.partition.aborted_transactions().map_err(|error| self.early(error))?;

@@ -10,7 +10,6 @@
 //!
 //! Readers keep the segments they hold. Appends wait only while the list of segments is exchanged, never for I/O.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,6 +75,20 @@ impl Partition {
         self.inner.carry_out(|| self.inner.swap(&swap))?;
         Ok(true)
     }
+
+    /// Removes the drafts that a failed cleaning left: after a crash, they would make the next one's replacements look unfinished. The
+    /// caller holds the cleaning lock and has made none yet.
+    pub(crate) fn remove_drafts(&self) -> Result<(), LogError> {
+        let _inside = self.inner.enter_writable()?;
+        let _structure = self.inner.structure.lock();
+        let (vfs, dir) = (&*self.inner.vfs, &self.inner.dir);
+        let entries = vfs.read_dir(dir).map_err(|error| self.inner.wrap(error))?;
+        let names = entries.iter().filter_map(|entry| FileName::parse(&entry.name));
+        for name in names.filter(|name| name.suffix() == Suffix::Cleaned) {
+            vfs.remove_file(&dir.join(name.to_string())).map_err(|error| self.inner.wrap(error))?;
+        }
+        Ok(())
+    }
 }
 
 impl Inner {
@@ -105,25 +118,10 @@ impl Inner {
         if replacements.is_empty() || !bases.is_sorted_by(|left, right| left < right) {
             return Ok(None);
         }
-        self.remove_strays(replacements)?;
         for source in found {
             source.detach().map_err(|error| self.wrap(error))?;
         }
         Ok(Some(Swap { sources: found.to_vec(), replacements: std::mem::take(replacements) }))
-    }
-
-    /// Removes `.cleaned` files that a failed cleaning left: after a crash, they would make the replacements look unfinished.
-    fn remove_strays(&self, replacements: &[Arc<Segment>]) -> Result<(), LogError> {
-        let wanted: BTreeSet<_> = replacements.iter().map(|segment| segment.base_offset()).collect();
-        let entries = self.vfs.read_dir(&self.dir).map_err(|error| self.wrap(error))?;
-        let names = entries.iter().filter_map(|entry| FileName::parse(&entry.name));
-        let is_stray = |name: &FileName| {
-            name.suffix() == Suffix::Cleaned && name.offset().is_some_and(|base| !wanted.contains(&base))
-        };
-        for name in names.filter(is_stray) {
-            self.vfs.remove_file(&self.dir.join(name.to_string())).map_err(|error| self.wrap(error))?;
-        }
-        Ok(())
     }
 
     /// The steps of the swap, in their order.

@@ -1,5 +1,6 @@
 //! Swaps of segments: what they leave on disk, what readers see, and what remains when the disk or the machine fails.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
@@ -401,6 +402,7 @@ fn what_an_earlier_cleaning_left_does_not_undo_a_swap() {
         let left = path(FileName::offset_index(offset(10)).with_suffix(Suffix::Cleaned));
         rig.memory.open(&left, OpenMode::Create).unwrap();
         rig.memory.sync_dir(Path::new(DIR)).unwrap();
+        rig.partition.remove_drafts().unwrap();
         let (sources, replacements) = (rig.sources(), rig.replacements(PLANS[2]));
         rig.vfs.crash_after(crash_at);
         let done = rig.partition.replace(rig.partition.generation(), &sources, replacements);
