@@ -174,7 +174,7 @@ impl World {
         if self.vfs.is_crashed() {
             return;
         }
-        // Looking at the log may write an index, at which the machine ends.
+        // Asking for the report removes a list, at which the machine may end.
         if let Err(violation) = self.settle(action, result, was_open)
             && !self.vfs.is_crashed()
         {
