@@ -430,3 +430,34 @@ fn a_read_that_a_deletion_overtook_gives_no_record_of_the_next_topic_of_that_nam
 fn values_of(batches: stratalog::Batches) -> Vec<Vec<u8>> {
     batches.records().map(|record| record.unwrap().value().unwrap().to_vec()).collect()
 }
+
+#[test]
+fn a_segment_that_is_held_over_the_end_of_its_store_stays_what_it_was_in_the_next_life() {
+    for is_closed in [true, false] {
+        let vfs = FaultyVfs::new(MemoryVfs::new());
+        let fill = |partition: &Partition, value: &str| {
+            (0..20).for_each(|_| _ = partition.append(&[Record::new(value)]).unwrap());
+        };
+        let store = open(&vfs).unwrap();
+        fill(&store.create_topic("t", 1, config(&[("segment.bytes", "400")])).unwrap().partition(0).unwrap(), "old");
+        store.close().unwrap();
+        let store = open(&vfs).unwrap();
+        let held = partition_of(&store).segments();
+        if is_closed {
+            store.close().unwrap()
+        } else {
+            drop(store)
+        }
+        let store = open(&vfs).unwrap();
+        let partition = partition_of(&store);
+        partition.truncate_to(Offset::ZERO).unwrap();
+        fill(&partition, "new");
+        let batches = held.iter().flat_map(|segment| segment.batches()).map(|batch| batch.unwrap().1);
+        let values: Vec<_> = batches
+            .flat_map(|batch| {
+                batch.records().map(|record| record.unwrap().value().unwrap().to_vec()).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(values, vec![b"old"; 20], "closed: {is_closed}");
+    }
+}

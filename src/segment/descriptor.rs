@@ -42,7 +42,7 @@ impl Writes {
     }
 }
 
-/// An open file, or none.
+/// An open file, or none; and the writes of its [`Descriptor`].
 #[derive(Debug, Default)]
 pub(super) struct OpenFile {
     file: Option<Arc<dyn VfsFile>>,
@@ -59,6 +59,7 @@ impl Kept for OpenFile {
 #[derive(Debug)]
 pub(super) struct Descriptor {
     slot: Arc<Slot<OpenFile>>,
+    writes: Arc<Writes>,
     /// The first sync that failed, by its path and kind of error. Held over every sync.
     failed: Mutex<Option<(PathBuf, ErrorKind)>>,
     /// Whether the store's list of unsynced files has it.
@@ -70,6 +71,7 @@ impl Descriptor {
     pub(super) fn new(residency: &Arc<Residency>) -> Arc<Self> {
         Arc::new(Self {
             slot: Slot::new(OpenFile::default()),
+            writes: Arc::default(),
             failed: Mutex::default(),
             listed: AtomicBool::new(false),
             residency: Arc::clone(residency),
@@ -92,7 +94,7 @@ impl Descriptor {
         let file = {
             let mut slot = self.slot.write();
             let file = slot.file.clone().map_or_else(open, Ok)?;
-            slot.file = Some(Arc::clone(&file));
+            *slot = self.opened_as(&file);
             file
         };
         self.admit();
@@ -105,9 +107,9 @@ impl Descriptor {
         open: impl FnOnce() -> Result<Arc<dyn VfsFile>, IoError>,
         write: impl FnOnce(&dyn VfsFile) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (file, writes) = self.begin_write(open)?;
+        let file = self.begin_write(open)?;
         let result = write(&*file);
-        writes.set(WRITTEN);
+        self.writes.set(WRITTEN);
         if !self.listed.load(Ordering::Relaxed) {
             self.residency.unsynced.add(self);
         }
@@ -117,23 +119,28 @@ impl Descriptor {
     fn begin_write(
         &self,
         open: impl FnOnce() -> Result<Arc<dyn VfsFile>, IoError>,
-    ) -> Result<(Arc<dyn VfsFile>, Arc<Writes>), IoError> {
+    ) -> Result<Arc<dyn VfsFile>, IoError> {
         {
             let slot = self.slot.read();
             if let Some(file) = &slot.file {
-                slot.writes.set(WRITING);
-                return Ok((Arc::clone(file), Arc::clone(&slot.writes)));
+                self.writes.set(WRITING);
+                return Ok(Arc::clone(file));
             }
         }
         let mut slot = self.slot.write();
         let file = slot.file.clone().map_or_else(open, Ok)?;
-        *slot = OpenFile { file: Some(Arc::clone(&file)), writes: Arc::new(Writes(AtomicU8::new(WRITING))) };
-        Ok((file, Arc::clone(&slot.writes)))
+        self.writes.set(WRITING);
+        *slot = self.opened_as(&file);
+        Ok(file)
+    }
+
+    fn opened_as(&self, file: &Arc<dyn VfsFile>) -> OpenFile {
+        OpenFile { file: Some(Arc::clone(file)), writes: Arc::clone(&self.writes) }
     }
 
     /// Goes on with a file that was just opened under this one's name.
     pub(super) fn adopt(&self, file: &Arc<dyn VfsFile>) {
-        *self.slot.write() = OpenFile { file: Some(Arc::clone(file)), writes: Arc::default() };
+        *self.slot.write() = self.opened_as(file);
         self.admit();
     }
 
@@ -144,10 +151,10 @@ impl Descriptor {
             let source = std::io::Error::new(*kind, "an earlier sync failed, and what it covered may be lost");
             return Err(IoError::new("sync", path, source));
         }
-        self.slot.read().writes.turn(WRITTEN, SYNCED);
+        self.writes.turn(WRITTEN, SYNCED);
         let result = file.sync_data();
         if let Err(error) = &result {
-            self.slot.read().writes.turn(SYNCED, WRITTEN);
+            self.writes.turn(SYNCED, WRITTEN);
             *failed = Some((error.path().to_path_buf(), error.io_kind()));
         }
         drop(failed);
@@ -157,7 +164,7 @@ impl Descriptor {
 
     /// Whether it goes on in the list of unsynced files.
     fn stays_listed(&self) -> bool {
-        let stays = !self.slot.read().writes.are_synced();
+        let stays = !self.writes.are_synced();
         self.listed.store(stays, Ordering::Release);
         stays
     }

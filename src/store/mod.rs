@@ -443,6 +443,10 @@ impl Shared {
         let mut topics: Vec<_> = self.topics.read().values().cloned().collect();
         topics.extend(self.admin.lock().ending.values().cloned());
         topics.iter().for_each(|topic| topic.end());
+        if !self.opener.read_only {
+            // The next life of the store may give their files' names to others.
+            topics.iter().flat_map(|topic| topic.partitions()).for_each(|partition| partition.detach_held());
+        }
     }
 }
 
