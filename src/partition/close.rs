@@ -34,8 +34,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Lets those who hold segments go on reading them when the folder gets another name, or another life of the store. A segment that can't be opened now, for
-    /// want of descriptors or memory, doesn't keep its topic from being deleted.
+    /// Lets those who hold segments go on reading them when the folder gets another name, or another life of the store. A segment that
+    /// can't be opened now, for want of descriptors or memory, doesn't keep its topic from being deleted.
     pub(crate) fn detach_held(&self) {
         let list = self.inner.list();
         // The list has one reference.

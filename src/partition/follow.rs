@@ -46,7 +46,7 @@ pub(super) struct Following {
     gaps_noted: Option<(NoteStamp, Option<Offset>)>,
 }
 
-/// Tells the file of notes from another one of its name: its identity, size and time.
+/// What tells the file of notes from another one of its name: its identity, size and time.
 type NoteStamp = (Option<u64>, u64, Option<Timestamp>);
 
 impl Following {
