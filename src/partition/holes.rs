@@ -67,8 +67,8 @@ impl Inner {
 
 impl Partition {
     /// Does `look`, again where it met damage in a log that was cut or reopened meanwhile: what is known of gaps is known of the new one.
-    /// Where the partition was closed meanwhile, what was found is nobody's business any more: files are opened by their names, which
-    /// may be those of another topic by now.
+    /// What was found in a partition that was closed meanwhile is dropped: files are opened by their names, which may be those of another
+    /// topic by now.
     pub(super) fn again_if_cut<T>(&self, look: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
         let mut looks = 0;
         loop {

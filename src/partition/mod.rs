@@ -261,7 +261,7 @@ impl Partition {
     #[must_use]
     pub fn segments(&self) -> Vec<Arc<Segment>> {
         let segments = self.inner.list().to_vec();
-        // From here on whoever deletes the topic sees that they are held.
+        // Closed after this, the partition finds them held, and opens their files before their names go to others.
         if self.inner.check_open().is_ok() { segments } else { Vec::new() }
     }
 

@@ -265,8 +265,8 @@ impl LogFile {
     /// The bytes from `start` to `end`, as far as the file has them, by copying.
     pub(crate) fn read_copied(&self, start: u64, end: u64) -> Result<Bytes, SegmentError> {
         let file = self.file();
-        // What was opened only now may be gone, or another file of its name: whoever gave this one another name has mapped it before, if he
-        // doesn't keep it open.
+        // If this file was renamed before it was opened here, that name may be gone, or another file's by now. The renaming has mapped it
+        // first, or kept it open.
         if let Some(bytes) = slice(&self.map.read(), start, end) {
             return Ok(bytes);
         }
