@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratalog::format::ProducerStamp;
-use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, Operation, Vfs};
+use stratalog::vfs::{Effect, Fault, FaultyVfs, MemoryVfs, OpenMode, Operation, Vfs};
 use stratalog::{Appended, Durability, LogError, Partition, Record, StoreOptions};
 use support::{Rig, append, in_transaction, offset, open, partition_of, read_all, stamp};
 
@@ -384,6 +384,45 @@ fn what_was_deleted_stays_so_though_a_cut_below_it_fails_or_is_interrupted() {
             }
             rig.partition.reopen().unwrap();
             assert!(is_deleted(&rig.partition), "{preallocate}, call {nth}");
+        }
+    }
+}
+
+/// Damages the batch of the first segment that begins at `position`.
+fn damage(image: &MemoryVfs, position: u64) {
+    let path = Path::new("/log/t-0/00000000000000000000.log");
+    image.open(path, OpenMode::Write).unwrap().write_at(&[0xff], position + 65).unwrap();
+}
+
+#[test]
+fn what_an_interrupted_opening_kept_aside_is_reported_also_where_the_next_one_cuts_elsewhere() {
+    for changes in 0.. {
+        let rig = Rig::new(&[]);
+        let log = Path::new("/log/t-0/00000000000000000000.log");
+        let starts = ["first", "second", "third"].map(|value| {
+            let size = rig.memory.metadata(log).unwrap().unwrap().size;
+            append(&rig.partition, value);
+            size
+        });
+        let image = rig.memory.process_crash_image();
+        damage(&image, starts[2]);
+        let faulty = FaultyVfs::new(image.clone());
+        faulty.crash_after(changes);
+        let options = || StoreOptions::new().clock(Arc::new(rig.clock.clone()));
+        options().vfs(Arc::new(faulty.clone())).open("/log").ok();
+        let image = image.process_crash_image();
+        damage(&image, starts[1]);
+        let store = options().vfs(Arc::new(image.clone())).open("/log").unwrap();
+        let reported: Vec<_> = store.open_report().partitions.iter().flat_map(|recovery| &recovery.cuts).collect();
+        let names = image.read_dir(Path::new("/log/t-0")).unwrap().into_iter().map(|entry| entry.name);
+        for name in names.filter(|name| name.ends_with(".cut")) {
+            let path = Path::new("/log/t-0").join(&name);
+            let size = image.metadata(&path).unwrap().unwrap().size;
+            let found = reported.iter().any(|cut| cut.moved_to == path && cut.bytes == size);
+            assert!(found, "{name} of {size} bytes, change {changes}: {reported:?}");
+        }
+        if !faulty.is_crashed() {
+            return;
         }
     }
 }

@@ -341,6 +341,7 @@ impl<'a> Opening<'a> {
         let gaps = self.gaps();
         self.warn_of_lost_end(log_end);
         self.warn_of_lost_start(list.first().base_offset(), gaps);
+        self.report_interrupted_cuts()?;
         self.unmark_cut();
         let (epochs, report, obstacle) = (self.epochs, self.report, self.obstacle);
         let (trim_marks, restart_marks) = (self.trim_marks, self.restart_marks);

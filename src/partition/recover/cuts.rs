@@ -34,6 +34,23 @@ impl Opening<'_> {
         Ok(())
     }
 
+    /// Reports what an earlier opening began to keep aside and this one didn't go on with, with the bytes that it has: this one has cut
+    /// the log elsewhere.
+    pub(super) fn report_interrupted_cuts(&mut self) -> Result<(), LogError> {
+        for mut cut in std::mem::take(&mut self.interrupted_cuts) {
+            if let Some(found) = self.io(self.params.vfs.metadata(&cut.moved_to))? {
+                cut.bytes = found.size;
+                self.report.cuts.push(cut);
+            }
+        }
+        self.sort_cuts();
+        Ok(())
+    }
+
+    fn sort_cuts(&mut self) {
+        self.report.cuts.sort_by(|left, right| (&left.file, left.position).cmp(&(&right.file, right.position)));
+    }
+
     /// Cuts the log behind `position` of `segment`, and all of the `later` segments off with it.
     pub(super) fn cut_log(
         &mut self,
@@ -158,8 +175,8 @@ impl Opening<'_> {
         let is_again = |known: &Cut| cuts.iter().any(|cut| cut.moved_to == known.moved_to);
         self.report.cuts.retain(|known| !is_again(known));
         self.report.cuts.extend(cuts);
-        self.report.cuts.sort_by(|left, right| (&left.file, left.position).cmp(&(&right.file, right.position)));
-        let entries: Vec<_> = self.report.cuts.iter().map(entry_of).collect();
+        self.sort_cuts();
+        let entries: Vec<_> = self.report.cuts.iter().chain(&self.interrupted_cuts).map(entry_of).collect();
         self.io(replace_whole(&*self.params.vfs, &self.params.dir.join(CUT_LIST), &encode_cut_list(&entries)))?;
         self.sync_dir()
     }
