@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,10 @@ use stratalog::vfs::{
     DirEntry, DirLock, Effect, Fault, FaultyVfs, Hook, IoError, MemoryVfs, Metadata, OpenMode, Operation, Vfs, VfsFile,
 };
 use stratalog::{Durability, ErrorKind, Isolation, LogError, LogStore, OffsetSpec, Partition, Record, StoreOptions};
-use support::{Rig, append, append_at, at, config, in_transaction, marker, offset, partition_of, read_all, read_from};
+use support::{
+    Rig, append, append_at, at, config, in_transaction, marker, offset, open, partition_of, read_all, read_committed,
+    read_from,
+};
 
 /// A store beside the one of a rig, over a file system of its own.
 struct Beside {
@@ -1083,4 +1087,27 @@ fn a_rotten_length_below_the_known_end_is_an_error_to_a_follower_and_not_the_end
             batches.and_then(|batches| batches.records().map(|record| record.map_err(|error| error.kind())).collect());
         assert_eq!(read.map(|records| records.len()), Err(ErrorKind::Corrupt), "bit {bit}");
     }
+}
+
+#[test]
+fn a_follower_takes_no_producers_from_a_torn_segment_below_the_log_start() {
+    let rig = Rig::new(&[("segment.bytes", "200")]);
+    rig.partition.append_from(in_transaction(7, 0, 0), &[Record::new("open")], Durability::Written).unwrap();
+    append_values(&rig.partition, 1..8);
+    rig.partition.delete_records_before(offset(4)).unwrap();
+    rig.store.flush().unwrap();
+    let image = rig.memory.process_crash_image();
+    for name in rig.files().into_iter().filter(|name| name.ends_with(".snapshot")) {
+        image.remove_file(&Path::new("/log/t-0").join(name)).unwrap();
+    }
+    let log = image.open(Path::new("/log/t-0/00000000000000000000.log"), OpenMode::Write).unwrap();
+    log.write_at(&[0xff], 65).unwrap();
+
+    let left = open_beside(Arc::new(image.process_crash_image()), &rig);
+    let writer = open(Arc::new(image.clone()), &rig.clock);
+    let beside = open_beside(Arc::new(image.clone()), &rig);
+    let [left, own, beside] = [&left, &writer, &beside].map(|store| read_committed(&partition_of(store), 1 << 20));
+    assert_eq!(own.first().map(|(at, _)| *at), Some(4));
+    assert_eq!(left, own, "a follower of what is left");
+    assert_eq!(beside, own, "a follower beside the writer");
 }

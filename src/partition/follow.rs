@@ -348,14 +348,16 @@ impl Inner {
     /// Shows a log that doesn't go on where the known one ended.
     fn show_anew(&self, writer: &mut Writer, list: SegmentList, start: Offset, end: Offset) -> Result<(), LogError> {
         let names = self.names()?;
+        // Nobody has verified those below, and the writer's recovery doesn't take them for a part of the log.
+        let (below, above) = list.split_below(start);
         let rebuild = Rebuild {
             vfs: &*self.vfs,
             dir: &self.dir,
-            list: &list,
+            list: &above,
             log_end: end,
             from: None,
             plain: &BTreeSet::new(),
-            below: &[],
+            below: &below,
             clean: false,
             read_only: true,
             is_verified: true,

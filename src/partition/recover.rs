@@ -337,7 +337,14 @@ impl<'a> Opening<'a> {
         log_start = log_start.min(log_end);
         self.report.log_end_offset = log_end;
         let list = SegmentList::new(segments, active);
-        let producers = self.rebuild_producers(&list, true, log_end, &names)?;
+        let producers = if self.params.read_only {
+            // A writer takes those below out of the log before it verifies.
+            let (below, above) = list.split_below(log_start);
+            self.below_start = below;
+            self.rebuild_producers(&above, true, log_end, &names)?
+        } else {
+            self.rebuild_producers(&list, true, log_end, &names)?
+        };
         let gaps = self.gaps();
         self.warn_of_lost_end(log_end);
         self.warn_of_lost_start(list.first().base_offset(), gaps);

@@ -133,6 +133,12 @@ impl SegmentList {
         Self::new(self.sealed.segments.iter().skip(count).cloned().collect(), Arc::clone(&self.active))
     }
 
+    /// The segments that end at or below `start`, and a list of the others.
+    pub(super) fn split_below(&self, start: Offset) -> (Vec<Arc<Segment>>, Self) {
+        let count = self.position_of(start);
+        (self.sealed.segments.iter().take(count).cloned().collect(), self.without_first(count))
+    }
+
     pub(super) fn to_vec(&self) -> Vec<Arc<Segment>> {
         self.iter().cloned().collect()
     }
