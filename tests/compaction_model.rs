@@ -5,6 +5,8 @@
 //! default 80; a run of hours finds what a run of seconds doesn't.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "support/follower.rs"]
+mod follower;
 #[path = "support/history.rs"]
 mod history;
 mod support;
@@ -13,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use follower::Follower;
 use history::{Batch, History, Kind, Known, Row, committed_rows, physical, table};
 use proptest::prelude::*;
 use stratalog::format::{ProducerEntry, TransactionResult};
@@ -148,6 +151,7 @@ struct World {
     store: LogStore,
     partition: Partition,
     history: History,
+    follower: Follower,
     deletes: bool,
     serial: u32,
 }
@@ -188,7 +192,7 @@ impl World {
         store.create_topic("t", 1, config(&entries)).unwrap();
         let partition = partition_of(&store);
         let (history, deletes) = (History::default(), script.deletes);
-        Self { memory, vfs, clock, store, partition, history, deletes, serial: 0 }
+        Self { memory, vfs, clock, store, partition, history, follower: Follower::default(), deletes, serial: 0 }
     }
 
     fn now(&self) -> i64 {
@@ -465,6 +469,7 @@ impl World {
     fn reopen(&mut self, memory: MemoryVfs, durable: i64) {
         self.vfs = FaultyVfs::new(memory.clone());
         self.memory = memory;
+        self.follower = Follower::default();
         self.store = open(&self.vfs, &self.clock);
         self.partition = partition_of(&self.store);
         let (start, end) = (self.partition.log_start_offset().value(), self.partition.log_end_offset().value());
@@ -533,7 +538,7 @@ impl World {
     }
 
     /// Holds everything that can be read against the history; `dice` decides where to look.
-    fn check(&self, dice: u32) {
+    fn check(&mut self, dice: u32) {
         let (partition, history) = (&self.partition, &self.history);
         assert_eq!(partition.log_start_offset(), offset(history.start), "log start");
         assert_eq!(partition.log_end_offset(), offset(history.end), "log end");
@@ -549,6 +554,8 @@ impl World {
         self.check_committed(dice);
         self.check_reads_from_inside(&files, dice);
         self.check_times(&files, dice);
+        let from = history.start + (history.end - history.start) * i64::from(dice % 97) / 96;
+        assert_eq!(self.follower.check(&self.memory, &self.clock, &self.partition, (from, dice)), Ok(()));
         let names = self.vfs.read_dir(partition.path()).unwrap();
         for entry in names {
             let unfinished = [".cleaned", ".swap", ".replaced"];

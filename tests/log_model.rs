@@ -6,6 +6,8 @@
 //! are run, default 150.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "support/follower.rs"]
+mod follower;
 #[path = "support/history.rs"]
 mod history;
 #[path = "support/machine/mod.rs"]
@@ -15,8 +17,8 @@ mod support;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
+use follower::Follower;
 use history::{Batch, History, Kind, Known, Row, Sent, rows};
 use machine::action::{Action, append};
 use machine::campaign::number;
@@ -26,7 +28,7 @@ use machine::world::{World, find};
 use proptest::prelude::*;
 use stratalog::format::ProducerEntry;
 use stratalog::vfs::{Fault, MemoryVfs, Operation, Vfs};
-use stratalog::{Isolation, LogStore, OffsetSpec, Partition, StoreOptions, Timestamp};
+use stratalog::{Isolation, OffsetSpec, Timestamp};
 use support::offset;
 
 /// A record that a step appends: how far its time is from the clock's, bytes of padding.
@@ -168,8 +170,7 @@ struct Model {
     serial: u32,
     /// The end of the machine that is to come: how, and where it ends again.
     end: Option<(Option<u64>, Option<u8>)>,
-    /// A read-only store beside the writer's.
-    follower: Option<LogStore>,
+    follower: Follower,
     /// Whether something was cut, failed or lost: then producers whose last batch is deleted may be forgotten.
     may_forget: bool,
 }
@@ -192,7 +193,7 @@ impl Model {
             is_faulty: false,
             serial: 0,
             end: None,
-            follower: None,
+            follower: Follower::default(),
             may_forget: false,
         }
     }
@@ -404,7 +405,8 @@ impl Model {
             None => memory.process_crash_image(),
         };
         self.world.move_to(image(&self.world.memory));
-        (self.is_faulty, self.end, self.world.last_error, self.follower) = (false, None, None, None);
+        (self.is_faulty, self.end, self.world.last_error) = (false, None, None);
+        self.follower = Follower::default();
         if let Some(after) = again {
             self.world.vfs.crash_after(u64::from(after));
             self.world.handles.open().ok();
@@ -453,7 +455,7 @@ impl Model {
         self.check_times(dice)?;
         self.check_greatest_time(&history)?;
         self.check_producers(&history)?;
-        self.check_follower(from, dice)?;
+        self.follower.check(&self.world.memory, &self.world.handles.clock, &partition, (from, dice))?;
         let names = self.world.memory.read_dir(partition.path()).unwrap();
         // Checkpoints leave their `.tmp` for the next one to overwrite; segments must not.
         let is_of_segment = |name: &str| name.starts_with(|first: char| first.is_ascii_digit());
@@ -503,59 +505,6 @@ impl Model {
         if partition.last_stable_offset() != offset(history.last_stable()) {
             let expected = history.last_stable();
             return Err(format!("the last stable offset is {}, not {expected}", partition.last_stable_offset()));
-        }
-        Ok(())
-    }
-}
-
-impl Model {
-    /// Holds what the follower shows against what the writer shows, which was held against the vector. It may know of a log start that
-    /// was raised inside a segment only after the next checkpoint.
-    fn check_follower(&mut self, from: i64, dice: u32) -> Result<(), String> {
-        match dice % 11 {
-            0 => self.follower = None,
-            1..6 => {}
-            // What it misses now it must find later.
-            _ => return Ok(()),
-        }
-        let own = self.world.handles.partition()?;
-        if self.follower.is_none() {
-            let clock = Arc::new(self.world.handles.clock.clone());
-            let options = StoreOptions::new().vfs(Arc::new(self.world.memory.clone())).clock(clock).read_only(true);
-            self.follower = Some(options.open("/log").map_err(|error| format!("following: {error}"))?);
-        }
-        let Some(store) = &self.follower else { return Ok(()) };
-        let followed = store.topic("t").and_then(|topic| topic.partition(0));
-        let followed = followed.map_err(|error| format!("following: {error}"))?;
-        let max_bytes = [1, 200, 1 << 20][dice as usize / 11 % 3];
-        for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted] {
-            let [expected, found] = [&own, &followed].map(|partition| rows(partition, from, max_bytes, isolation));
-            if found != expected {
-                return Err(format!("{isolation:?} from {from}: a follower gets {found:?}, the writer {expected:?}"));
-            }
-        }
-        if followed.log_end_offset() != own.log_end_offset() {
-            return Err(format!(
-                "the log ends at {}, to a follower at {}",
-                own.log_end_offset(),
-                followed.log_end_offset()
-            ));
-        }
-        if followed.log_start_offset() == own.log_start_offset() {
-            let [expected, found] = [&own, &followed].map(Partition::last_stable_offset);
-            if found != expected {
-                return Err(format!("the last stable offset is {expected}, to a follower {found}"));
-            }
-            let target = Timestamp::from_millis(self.world.now() - i64::from(dice % 8000) + 1500).unwrap();
-            for spec in [OffsetSpec::Timestamp(target), OffsetSpec::MaxTimestamp] {
-                let [expected, found] = [&own, &followed].map(|partition| {
-                    let found = partition.find_offset(spec).map_err(|error| error.to_string());
-                    found.map(|found| found.map(|found| (found.offset, found.timestamp)))
-                });
-                if found != expected {
-                    return Err(format!("{spec:?} is {expected:?}, to a follower {found:?}"));
-                }
-            }
         }
         Ok(())
     }
