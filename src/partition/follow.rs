@@ -26,7 +26,7 @@ use crate::format::file_name::{
 };
 use crate::format::{LeaderEpochCheckpoint, OffsetCheckpoint, PartitionMetadata, TopicId, parse_unbroken};
 use crate::segment::{Gaps, Segment, SegmentError, file_path};
-use crate::types::{ErrorKind, Offset, Timestamp};
+use crate::types::{ErrorKind, Offset};
 use crate::vfs::{IoError, OpenMode, Vfs, read_whole};
 
 /// How often a read is tried before the caller is told to look again.
@@ -46,8 +46,12 @@ pub(super) struct Following {
     gaps_noted: Option<(NoteStamp, Option<Offset>)>,
 }
 
-/// What tells the file of notes from another one of its name: its identity, size and time.
-type NoteStamp = (Option<u64>, u64, Option<Timestamp>);
+/// What tells the file of notes from another one of its name: its size and its last bytes, which are the checksum of all others. Not
+/// its identity and time: a file that is replaced twice in a millisecond may have them again.
+type NoteStamp = (u64, Vec<u8>);
+
+/// At least as many bytes as the line with the checksum has.
+const STAMP_BYTES: u64 = 16;
 
 impl Following {
     /// Of a partition that is about to be opened in `dir`.
@@ -224,10 +228,12 @@ impl Inner {
     }
 
     fn note_stamp(&self) -> Option<NoteStamp> {
-        let path = self.dir.parent()?.join(UNBROKEN);
-        let modified = self.vfs.metadata(&path).ok()??.modified;
-        let file = self.vfs.open(&path, OpenMode::Read).ok()?;
-        Some((file.identity().ok()?, file.size().ok()?, modified))
+        let file = self.vfs.open(&self.dir.parent()?.join(UNBROKEN), OpenMode::Read).ok()?;
+        let size = file.size().ok()?;
+        let mut last = vec![0; usize::try_from(size.min(STAMP_BYTES)).ok()?];
+        let read = file.read_at(&mut last, size.saturating_sub(STAMP_BYTES)).ok()?;
+        last.truncate(read);
+        Some((size, last))
     }
 
     /// Shows readers what was followed: a transaction's end before the offsets behind it.
