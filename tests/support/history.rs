@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use stratalog::format::ControlKind;
-use stratalog::{Isolation, Partition, RecordBatch};
+use stratalog::{Isolation, LogError, Partition, RecordBatch};
 
 use crate::support::offset;
 
@@ -288,13 +288,23 @@ fn row(record: &stratalog::OwnedRecord) -> Row {
 
 /// Everything that a reader gets from `from` on, in fetches of at most `max_bytes`.
 pub fn rows(partition: &Partition, from: i64, max_bytes: usize, isolation: Isolation) -> Vec<Row> {
+    try_rows(partition, from, max_bytes, isolation).unwrap()
+}
+
+/// The same, where reading may fail.
+pub fn try_rows(
+    partition: &Partition,
+    from: i64,
+    max_bytes: usize,
+    isolation: Isolation,
+) -> Result<Vec<Row>, LogError> {
     let mut next = offset(from);
     let mut rows = Vec::new();
     loop {
-        let batches = partition.read(next).max_bytes(max_bytes).isolation(isolation).fetch().unwrap();
+        let batches = partition.read(next).max_bytes(max_bytes).isolation(isolation).fetch()?;
         rows.extend(batches.records().filter_map(Result::ok).map(|record| row(&record)));
         if batches.is_empty() {
-            return rows;
+            return Ok(rows);
         }
         assert!(batches.next_offset() > next, "a read that isn't empty holds a whole batch");
         next = batches.next_offset();

@@ -133,7 +133,17 @@ impl Line {
     /// Whether the log that was found can be what is left of this line, and shows readers what it should.
     pub fn check(&self, found: &Found, loss: Loss, is_compacted: bool) -> Result<(), String> {
         self.check_log(found, loss, is_compacted)?;
+        self.check_open(found)?;
         self.check_committed(found, loss, is_compacted)
+    }
+
+    /// A transaction is open only of a producer that has sent something.
+    fn check_open(&self, found: &Found) -> Result<(), String> {
+        let has_sent = |id: &i64| self.batches.iter().any(|batch| producer_of(batch) == Some(*id));
+        match found.open.iter().find(|id| !has_sent(id)) {
+            Some(id) => Err(format!("{id} has an open transaction and never sent anything")),
+            None => Ok(()),
+        }
     }
 
     /// Whether a batch of a log that starts at `start` must be remembered, though it may be deleted.

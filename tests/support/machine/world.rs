@@ -174,16 +174,17 @@ impl World {
         if self.vfs.is_crashed() {
             return;
         }
+        self.note_reports();
         // Asking for the report removes a list, at which the machine may end.
-        if let Err(violation) = self.settle(action, result, was_open)
-            && !self.vfs.is_crashed()
-        {
+        if self.vfs.is_crashed() {
+            return;
+        }
+        if let Err(violation) = self.settle(action, result, was_open) {
             self.violation = Some(format!("{action:?}: {violation}"));
         }
     }
 
     fn settle(&mut self, action: &Action, result: Result<Done, String>, was_open: bool) -> Result<(), String> {
-        self.note_reports();
         let is_new = matches!(action, Action::Reopen | Action::ReopenPartition | Action::Close | Action::Drop);
         match result {
             Ok(done) => {
