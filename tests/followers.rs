@@ -1132,3 +1132,26 @@ fn a_follower_takes_no_producers_from_a_torn_segment_below_the_log_start() {
     assert_eq!(left, own, "a follower of what is left");
     assert_eq!(beside, own, "a follower beside the writer");
 }
+
+#[test]
+fn a_follower_that_was_opened_in_the_middle_of_a_cut_knows_what_is_open_once_the_cut_is_over() {
+    for changes in 0.. {
+        let rig = Rig::new(&[("segment.bytes", "400")]);
+        append_values(&rig.partition, 0..2);
+        let records = ["a", "b", "c", "d"].map(Record::new);
+        rig.partition.append_from(in_transaction(7, 0, 0), &records, Durability::Written).unwrap();
+        append_values(&rig.partition, 6..9);
+        rig.vfs.crash_after(changes);
+        rig.partition.truncate_to(offset(3)).ok();
+        let has_ended = !rig.vfs.is_crashed();
+        let image = rig.memory.process_crash_image();
+        let beside = open_beside(Arc::new(image.clone()), &rig);
+        let writer = open(Arc::new(image), &rig.clock);
+        let [own, seen] = [&writer, &beside].map(partition_of);
+        assert_eq!(read_committed(&seen, 1 << 20), read_committed(&own, 1 << 20), "change {changes}");
+        assert_eq!(read_all(&seen), read_all(&own), "change {changes}");
+        if has_ended {
+            return;
+        }
+    }
+}

@@ -425,8 +425,10 @@ impl Model {
             self.world.move_to(image(&self.world.memory));
         }
         if seed.is_none() {
+            let seen = self.follower.see(&self.world.memory, &self.world.handles.clock);
             self.world.call(&Action::Drop);
-            return Ok(());
+            let partition = self.world.handles.partition()?;
+            return seen.map_or(Ok(()), |seen| seen.judge(&partition));
         }
         self.world.handles.open()?;
         let found = find(&self.world.handles.partition()?)?;

@@ -42,6 +42,8 @@ pub(super) struct Following {
     looks: Option<u32>,
     /// The id that the topic had when the partition was opened, if it says one.
     topic_id: Option<TopicId>,
+    /// Whether what is shown was taken from a folder that was in the middle of nothing.
+    is_settled: bool,
     /// The file of notes as it was read last, and up to where it said that the log may have gaps, if it did.
     gaps_noted: Option<(NoteStamp, Option<Offset>)>,
 }
@@ -56,7 +58,17 @@ const STAMP_BYTES: u64 = 16;
 impl Following {
     /// Of a partition that is about to be opened in `dir`.
     pub(super) fn of(vfs: &dyn Vfs, dir: &Path) -> Result<Self, IoError> {
-        Ok(Self { looks: None, topic_id: read_topic_id(vfs, dir)?.flatten(), gaps_noted: None })
+        let topic_id = read_topic_id(vfs, dir)?.flatten();
+        Ok(Self { looks: None, topic_id, is_settled: Settled::in_folder(vfs, dir)?.is_some(), gaps_noted: None })
+    }
+
+    /// The partition was opened with these segments.
+    pub(super) fn opened(&mut self, vfs: &dyn Vfs, dir: &Path, list: &SegmentList) -> Result<(), IoError> {
+        // What was shown before the opening may be over, and what it saw half-way may have come to its end.
+        let settled = Settled::in_folder(vfs, dir)?;
+        let bases = list.iter().map(|segment| segment.base_offset());
+        self.is_settled &= settled.is_some_and(|settled| bases.eq(settled.bases));
+        Ok(())
     }
 }
 
@@ -80,6 +92,25 @@ struct Settled {
     bases: BTreeSet<Offset>,
     /// Below this, segments are on their way out, one by one.
     log_start: Offset,
+}
+
+impl Settled {
+    /// What a folder says while the writer is in the middle of nothing; else `None`.
+    fn in_folder(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Self>, IoError> {
+        let names = file_names(vfs, dir)?;
+        let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        if parsed.iter().any(is_unsettled) {
+            return Ok(None);
+        }
+        let marks = parsed.iter().filter(|name| name.kind() == FileKind::Trimmed && name.suffix() == Suffix::None);
+        let log_start = marks.filter_map(|name| name.offset()).max().unwrap_or(Offset::ZERO);
+        Ok(Some(Self { bases: log_bases(names.iter().map(String::as_str)), log_start }))
+    }
+}
+
+fn file_names(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, IoError> {
+    let entries = vfs.read_dir(dir)?;
+    Ok(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect())
 }
 
 /// Whether a file of this name says that the writer is changing the log. Segments that are being swapped are under neither name for a
@@ -256,7 +287,7 @@ impl Inner {
             let is_empty = self.list().first().size() == 0 && self.list().sealed().is_empty();
             return if is_empty { Ok(()) } else { Err(self.changed()) };
         };
-        let listed = self.open_listed(&sealed, last)?;
+        let listed = self.open_listed(&sealed, last, writer.following.is_settled)?;
         // A listing isn't taken at one moment: only what it shows twice was there at once.
         if self.settled()?.bases != settled.bases {
             return Err(self.changed());
@@ -273,31 +304,24 @@ impl Inner {
         }
         self.raise_followed_start(listed.end);
         writer.following.looks = Some(0);
+        writer.following.is_settled = true;
         Ok(())
     }
 
-    /// What the folder says while the writer is in the middle of nothing.
     fn settled(&self) -> Result<Settled, LogError> {
-        let names = self.names()?;
-        let parsed: Vec<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
-        if parsed.iter().any(is_unsettled) {
-            return Err(self.changed());
-        }
-        let marks = parsed.iter().filter(|name| name.kind() == FileKind::Trimmed && name.suffix() == Suffix::None);
-        let log_start = marks.filter_map(|name| name.offset()).max().unwrap_or(Offset::ZERO);
-        Ok(Settled { bases: log_bases(names.iter().map(String::as_str)), log_start })
+        self.io(Settled::in_folder(&*self.vfs, &self.dir))?.ok_or_else(|| self.changed())
     }
 
-    /// The segments of these bases, the known ones as far as they are unchanged.
-    fn open_listed(&self, sealed: &[Offset], last: Offset) -> Result<Listed, LogError> {
+    /// The segments of these bases, the known ones as far as they are unchanged, if what is known is to be relied on.
+    fn open_listed(&self, sealed: &[Offset], last: Offset, is_known: bool) -> Result<Listed, LogError> {
         let known = self.list();
         let mut end = self.offsets.log_end();
         // The active segment may be a sealed one by now.
-        let active = self.followed_to_end(known.active(), &mut end, last)?;
+        let active = if is_known { self.followed_to_end(known.active(), &mut end, last)? } else { None };
         let continues = active.is_some() && last >= known.active().base_offset();
         let known_segment = |base: Offset| {
             let same = known.sealed().iter().find(|segment| segment.base_offset() == base);
-            let unchanged = same.filter(|segment| segment.check_unchanged().is_ok()).cloned();
+            let unchanged = same.filter(|segment| is_known && segment.check_unchanged().is_ok()).cloned();
             unchanged.or_else(|| active.clone().filter(|active| active.base_offset() == base))
         };
         let mut segments = Vec::with_capacity(sealed.len());
@@ -459,8 +483,7 @@ impl Inner {
     }
 
     fn names(&self) -> Result<Vec<String>, LogError> {
-        let entries = self.io(self.vfs.read_dir(&self.dir))?;
-        Ok(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect())
+        self.io(file_names(&*self.vfs, &self.dir))
     }
 
     fn io<T>(&self, result: Result<T, crate::vfs::IoError>) -> Result<T, LogError> {

@@ -153,12 +153,16 @@ struct Opened {
 impl Partition {
     /// Opens the folder, which must exist.
     pub(crate) fn open(params: OpenParams) -> Result<(Self, PartitionRecovery), LogError> {
-        let following = match params.read_only {
+        let mut following = match params.read_only {
             // Before any other file is looked at.
             true => Following::of(&*params.vfs, &params.dir).map_err(|error| LogError::segment(&params.id, error))?,
             false => Following::default(),
         };
         let opened = Opening::new(&params).run()?;
+        if params.read_only {
+            let seen = following.opened(&*params.vfs, &params.dir, &opened.list);
+            seen.map_err(|error| LogError::segment(&params.id, error))?;
+        }
         let now = params.clock.now();
         let report = opened.report.clone();
         let noted = params.recovery_point.unwrap_or(Offset::ZERO).min(opened.log_end);

@@ -67,6 +67,16 @@ impl Follower {
         followed.map_err(|error| format!("following: {error}"))
     }
 
+    /// What a killed process left, unless that is to be looked at again.
+    pub fn see(&mut self, memory: &MemoryVfs, clock: &ManualClock) -> Option<Left> {
+        match self.partition(memory, clock).map(|partition| Shown::by(&partition)) {
+            Ok(Ok(shown)) => Some(Left(Ok(shown))),
+            Ok(Err(LogError::Changed { .. })) => None,
+            Ok(Err(error)) => Some(Left(Err(error.to_string()))),
+            Err(error) => Some(Left(Err(error))),
+        }
+    }
+
     /// Lets the follower look while the writer is at its `nth` change from here on.
     pub fn glance(
         &mut self,
@@ -82,6 +92,19 @@ impl Follower {
             *seen.lock().unwrap() = Some((path.to_owned(), Shown::by(&followed)));
         });
         Ok(glance)
+    }
+}
+
+/// What a follower saw before the writer's next process opened the store.
+pub struct Left(Result<Shown, String>);
+
+impl Left {
+    /// Refuses what isn't the log that the writer found there.
+    pub fn judge(self, own: &Partition) -> Result<(), String> {
+        let seen = self.0.map_err(|error| format!("after a kill a follower finds: {error}"))?;
+        let found = Shown::by(own).map_err(|error| error.to_string())?;
+        let start = seen.start.max(found.start);
+        is_same("after a kill", [found.from(start), seen.from(start)])
     }
 }
 
