@@ -1155,3 +1155,31 @@ fn a_follower_that_was_opened_in_the_middle_of_a_cut_knows_what_is_open_once_the
         }
     }
 }
+
+#[test]
+fn a_cut_that_was_interrupted_is_no_damage_to_a_follower_while_recovery_undoes_it() {
+    for changes in 0.. {
+        let rig = Rig::new(&[]);
+        rig.partition.append(&["a", "b", "c"].map(Record::new)).unwrap();
+        rig.vfs.crash_after(changes);
+        rig.partition.truncate_to(offset(1)).ok();
+        let has_ended = !rig.vfs.is_crashed();
+        for again in 0.. {
+            let memory = rig.memory.process_crash_image();
+            let vfs = FaultyVfs::new(memory.clone());
+            vfs.crash_after(again);
+            StoreOptions::new().vfs(Arc::new(vfs.clone())).clock(Arc::new(rig.clock.clone())).open("/log").ok();
+            let store = open_beside(Arc::new(memory), &rig);
+            match partition_of(&store).read(offset(0)).fetch() {
+                Ok(_) | Err(LogError::Changed { .. }) => {}
+                Err(error) => panic!("changes {changes} and {again}: {error}"),
+            }
+            if !vfs.is_crashed() {
+                break;
+            }
+        }
+        if has_ended {
+            return;
+        }
+    }
+}

@@ -268,8 +268,8 @@ struct Opening<'a> {
     reindexed: BTreeSet<Offset>,
     /// Cuts that an earlier opening announced and did not finish.
     interrupted_cuts: Vec<Cut>,
-    /// The file that says that the log is being cut.
-    cut_mark: Option<PathBuf>,
+    /// The files that say that the log is being cut.
+    cut_marks: Vec<PathBuf>,
     /// Segments below the log start that nobody has verified: they wait to be removed.
     below_start: Vec<Arc<Segment>>,
     obstacle: Option<LogError>,
@@ -299,7 +299,7 @@ impl<'a> Opening<'a> {
             restart_marks: Vec::new(),
             reindexed: BTreeSet::new(),
             interrupted_cuts: Vec::new(),
-            cut_mark: None,
+            cut_marks: Vec::new(),
             below_start: Vec::new(),
             obstacle: None,
         }
@@ -392,6 +392,7 @@ impl<'a> Opening<'a> {
             names = self.names()?;
         }
         self.read_trim_marks(&names);
+        self.read_cut_marks(&names);
         let bases = log_bases(names.iter().map(String::as_str));
         self.remove_orphans(&names, &bases)?;
         Ok(names)

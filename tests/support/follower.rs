@@ -99,12 +99,16 @@ impl Follower {
 pub struct Left(Result<Shown, String>);
 
 impl Left {
-    /// Refuses what isn't the log that the writer found there.
+    /// Refuses what isn't the log that the writer found there. Of a transaction whose marker was the last that was written, the follower
+    /// may not know the end.
     pub fn judge(self, own: &Partition) -> Result<(), String> {
         let seen = self.0.map_err(|error| format!("after a kill a follower finds: {error}"))?;
         let found = Shown::by(own).map_err(|error| error.to_string())?;
         let start = seen.start.max(found.start);
-        is_same("after a kill", [found.from(start), seen.from(start)])
+        let ([all, committed], [seen_all, seen_committed]) = (found.from(start), seen.from(start));
+        is_same("after a kill", [&all, &seen_all])?;
+        let known = committed.get(..seen_committed.len()).unwrap_or(&committed);
+        is_same("committed after a kill", [known, seen_committed.as_slice()])
     }
 }
 

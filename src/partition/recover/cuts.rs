@@ -123,15 +123,18 @@ impl Opening<'_> {
     /// written, they may see the log half-way.
     fn mark_cut(&mut self, end: Offset) {
         let mark = self.params.dir.join(FileName::truncated(end).to_string());
-        if self.cut_mark.is_none() && self.params.vfs.open(&mark, OpenMode::Create).is_ok() {
-            self.cut_mark = Some(mark);
+        if self.cut_marks.is_empty() && self.params.vfs.open(&mark, OpenMode::Create).is_ok() {
+            self.cut_marks.push(mark);
         }
     }
 
     /// Lets followers look at what is left.
     pub(super) fn unmark_cut(&mut self) {
-        if let Some(Err(error)) = self.cut_mark.take().map(|mark| self.params.vfs.remove_file(&mark)) {
-            self.report.warnings.push(format!("other processes can't read the log until it is opened again: {error}"));
+        for mark in std::mem::take(&mut self.cut_marks) {
+            if let Err(error) = unless_missing(self.params.vfs.remove_file(&mark)) {
+                let warning = format!("other processes can't read the log until it is opened again: {error}");
+                self.report.warnings.push(warning);
+            }
         }
     }
 

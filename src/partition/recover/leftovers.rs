@@ -29,8 +29,6 @@ impl Opening<'_> {
             Suffix::Deleted => !self.reopening,
             Suffix::Cleaned => true,
             Suffix::Tmp => name.offset().is_some(),
-            // A cut that a crash interrupted left the old log, or a prefix of it.
-            Suffix::None => name.kind() == FileKind::Truncated,
             _ => false,
         };
         let leftovers: Vec<_> = parsed.iter().filter(is_leftover).collect();
@@ -87,6 +85,13 @@ impl Opening<'_> {
         self.noted_start = Some(start);
         self.epochs = EpochTable::default();
         Ok(true)
+    }
+
+    /// Finds the marks of cuts that were interrupted, and left the old log or a prefix of it. They go when what else they left is gone.
+    pub(super) fn read_cut_marks(&mut self, names: &[String]) {
+        let marks = names.iter().filter_map(|name| FileName::parse(name));
+        let marks = marks.filter(|name| name.kind() == FileKind::Truncated && name.suffix() == Suffix::None);
+        self.cut_marks = marks.map(|mark| self.params.dir.join(mark.to_string())).collect();
     }
 
     /// Finds the marks of the log start. They go with the next checkpoint, when the notes say the same.
