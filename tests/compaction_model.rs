@@ -247,16 +247,12 @@ impl World {
             Step::Reopen => {
                 self.store.clone().close().unwrap();
                 self.history.checkpointed_start = self.history.start;
-                let end = self.history.end;
-                self.reopen(self.memory.clone(), end);
+                self.reopen(self.memory.clone(), None);
             }
-            Step::Kill => {
-                let end = self.history.end;
-                self.reopen(self.memory.process_crash_image(), end);
-            }
+            Step::Kill => self.reopen(self.memory.process_crash_image(), None),
             Step::PowerLoss(seed) => {
                 let durable = self.durable();
-                self.reopen(self.memory.torn_crash_image(*seed), durable);
+                self.reopen(self.memory.torn_crash_image(*seed), Some(durable));
             }
         }
     }
@@ -421,8 +417,8 @@ impl World {
         }
         let durable = self.durable();
         match seed {
-            Some(seed) => self.reopen(self.vfs.crash_image(seed).unwrap(), durable),
-            None => self.reopen(self.memory.process_crash_image(), self.history.end),
+            Some(seed) => self.reopen(self.vfs.crash_image(seed).unwrap(), Some(durable)),
+            None => self.reopen(self.memory.process_crash_image(), None),
         }
     }
 
@@ -475,13 +471,17 @@ impl World {
         physical(&self.partition).iter().map(|found| self.history.same(found)).collect()
     }
 
-    /// Goes on with what a closed store, a killed process or a machine without power left; below `durable` nothing may be lost.
-    fn reopen(&mut self, memory: MemoryVfs, durable: i64) {
+    /// Goes on with what a closed store or a killed process left, or a machine without power: then only what is `durable` must be there.
+    fn reopen(&mut self, memory: MemoryVfs, durable: Option<i64>) {
         self.vfs = FaultyVfs::new(memory.clone());
         self.memory = memory;
         self.follower = Follower::default();
+        // A loss of power may leave what the opening takes away.
+        let seen = if durable.is_none() { self.follower.see(&self.memory, &self.clock) } else { None };
+        let durable = durable.unwrap_or(self.history.end);
         self.store = open(&self.vfs, &self.clock);
         self.partition = partition_of(&self.store);
+        assert_eq!(seen.map_or(Ok(()), |seen| seen.judge(&self.partition)), Ok(()));
         let (start, end) = (self.partition.log_start_offset().value(), self.partition.log_end_offset().value());
         let kept = self.history.batches.iter().filter(|batch| batch.last < durable).map(|batch| batch.last).max();
         assert!(kept.is_none_or(|kept| end > kept), "the log ends at {end}, {durable} were durable");
