@@ -112,10 +112,13 @@ impl Left {
     }
 }
 
+/// Where the writer changed something, and what there was to be seen.
+type Seen = (PathBuf, Result<Shown, LogError>);
+
 /// What a follower saw in the middle of a call.
 pub struct Glance {
     before: Shown,
-    seen: Arc<Mutex<Option<(PathBuf, Result<Shown, LogError>)>>>,
+    seen: Arc<Mutex<Option<Seen>>>,
 }
 
 impl Glance {
