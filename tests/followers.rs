@@ -15,8 +15,8 @@ use stratalog::vfs::{
 };
 use stratalog::{Durability, ErrorKind, Isolation, LogError, LogStore, OffsetSpec, Partition, Record, StoreOptions};
 use support::{
-    Rig, append, append_at, at, config, in_transaction, marker, offset, open, partition_of, read_all, read_committed,
-    read_from,
+    Rig, append, append_at, at, bases, config, in_transaction, marker, offset, open, partition_of, read_all,
+    read_committed, read_from,
 };
 
 /// A store beside the one of a rig, over a file system of its own.
@@ -1182,4 +1182,30 @@ fn a_cut_that_was_interrupted_is_no_damage_to_a_follower_while_recovery_undoes_i
             return;
         }
     }
+}
+
+#[test]
+fn a_follower_finds_by_time_in_a_compacted_segment_that_has_the_size_of_the_one_before() {
+    let rig = Rig::new(&[("cleanup.policy", "compact"), ("segment.bytes", "1000"), ("min.cleanable.dirty.ratio", "0")]);
+    let put = |key: &str, value: &str, millis: i64| {
+        rig.partition.append(&[Record::keyed(key, value).timestamp(at(millis))]).unwrap();
+    };
+    let Beside { partition, .. } = &Beside::new(&rig);
+    let since_3000 = || found_by(partition, OffsetSpec::Timestamp(at(3000))).unwrap();
+    put("x", "v", 1000);
+    put("x", "v", 1000);
+    rig.partition.roll().unwrap();
+    rig.partition.compact().unwrap();
+    assert_eq!(since_3000(), None);
+    let size = rig.partition.segments()[0].size();
+    put("y", "v", 5000);
+    rig.partition.roll().unwrap();
+    // Too large to be merged with the segments before it.
+    let large = "z".repeat(900);
+    let records = [Record::keyed("x", "v"), Record::keyed("z", &large)].map(|record| record.timestamp(at(1000)));
+    rig.partition.append(&records).unwrap();
+    rig.partition.roll().unwrap();
+    rig.partition.compact().unwrap();
+    assert_eq!((rig.partition.segments()[0].size(), bases(&rig.partition)[0]), (size, 0));
+    assert_eq!(since_3000(), Some(2));
 }

@@ -367,7 +367,10 @@ impl Inner {
     fn open_sealed(&self, base: Offset) -> Result<Segment, LogError> {
         let path = file_path(&self.dir, FileKind::Log, base, Suffix::None);
         let size = self.io(self.vfs.metadata(&path))?.ok_or_else(|| self.changed())?.size;
-        self.open_followed(base, size)
+        let segment = self.open_followed(base, size)?;
+        // Whatever lookups find out about it is of the file that it is now.
+        segment.check_unchanged().map_err(|error| self.wrap(error))?;
+        Ok(segment)
     }
 
     fn open_followed(&self, base: Offset, size: u64) -> Result<Segment, LogError> {
